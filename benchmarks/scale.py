@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmarks.harness.parts import safe_traffic
 from benchmarks.report import Check, arguments, at_most, console, finish
-from tocsin.offline.scoring import GRAPH, RecordingScorer
+from tocsin.offline.scoring import GRAPH, ScoreReader
 from tocsin_calibration import Bundle
 from tocsin_detectors import Entropy, Mahalanobis, compile
 
@@ -136,7 +136,7 @@ def write(path: Path, rows: int, seed: int, bundle: Path) -> None:
         "score.entropy": rng.exponential(0.3, rows).astype(np.float32),
         "score.mahalanobis": rng.chisquare(64, rows).astype(np.float32),
     }
-    facts = {GRAPH: RecordingScorer.of(Bundle.read(bundle)).digest.encode()}
+    facts = {GRAPH: ScoreReader.of(Bundle.read(bundle)).digest.encode()}
     pq.write_table(pa.table(columns).replace_schema_metadata(facts), path, compression="zstd")
 
 

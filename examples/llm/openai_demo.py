@@ -95,10 +95,11 @@ def client(port: int, **more: Any) -> openai.OpenAI:
 
 def write(config: Path, mode: str) -> None:
     """The configuration of both positions: `ask` asks for what the caller did not, and takes it out again."""
-    model = {
-        "protocol": "openai", "bundle": "llm.tocsin", "ask": ALTERNATIVES, "judge": "message", "session": "stream",
-        "scoring_budget": "1s", "on_alarm": {"critical": "block"},
+    model: dict[str, Any] = {
+        "protocol": "openai", "ask": ALTERNATIVES, "judge": "message", "session": "stream", "scoring_budget": "1s",
     }  # fmt: skip
+    if mode != "observe":  # before that there is no bundle
+        model |= {"bundle": "llm.tocsin", "on_alarm": {"critical": "block"}}
     config.write_text(yaml.safe_dump({
         "ext_proc": f"127.0.0.1:{PROCESSOR}", "mode": mode, "admin": None, "metrics": f"127.0.0.1:{METRICS}",
         "models": {NAME: model},

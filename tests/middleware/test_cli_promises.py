@@ -69,8 +69,8 @@ def calibrated(folder: Path, name: str, *more: str | Path) -> tuple[Bundle, str]
 
 @pytest.mark.long
 def test_scales_from_what_was_fitted_on_leave_all_of_the_rest_to_the_promise(folder: Path) -> None:
-    made, said = calibrated(folder, "scales", "--scales", folder / "safe.parquet")
-    promise = made.require_promise()
+    read, said = calibrated(folder, "scales", "--scales", folder / "safe.parquet")
+    promise = read.require_promise()
     assert promise.scales is not None and len(promise.scales) == 800 and promise.n == 2_400
     assert "come from 800 responses outside calibration: all 2,400 responses carry the promise" in said
     assert "scales     come from 800 responses" in tocsin("bundle", "show", folder / "scales.tocsin").stdout
@@ -121,22 +121,22 @@ def test_groups_have_promises_of_their_own_and_are_evaluated_so(folder: Path) ->
 
 @pytest.mark.long
 def test_inputs_to_watch_are_kept_in_the_bundle_or_refused_in_one_line(folder: Path) -> None:
-    made, _ = calibrated(folder, "inputs", "--inputs", "embedding")
-    inputs = made.require_promise().inputs
+    read, _ = calibrated(folder, "inputs", "--inputs", "embedding")
+    inputs = read.require_promise().inputs
     assert inputs is not None and inputs.signals == ("embedding",) and inputs.rows.shape == (512, 7)
-    made, _ = calibrated(folder, "both", "--inputs", "embedding", "--inputs", "probs", "--scales",
+    read, _ = calibrated(folder, "both", "--inputs", "embedding", "--inputs", "probs", "--scales",
                          folder / "safe.parquet")  # fmt: skip
-    inputs = made.require_promise().inputs
+    inputs = read.require_promise().inputs
     assert inputs is not None and inputs.signals == ("embedding", "probs") and len(inputs.centre) == 16
-    for more, told in (
+    for more, message in (
         (["--inputs", "mood"], "--inputs mood: signals of a fixed length"),
         (["--inputs", "embedding", "--weights", "ratio"], "not with --sessions, --weights"),
         (["--inputs", "embedding", "--contaminated", "0.02"], "not with --contaminated"),
         (["--inputs", "embedding", "--sample", "150"], "watching inputs takes 64 responses"),
     ):
         out = folder / "refused.tocsin"
-        asked = ["calibrate", folder / "fitted.tocsin", folder / "safe.parquet", "-o", out, *more]
-        assert told in tocsin(*asked, code=2).stderr and not out.exists()
+        arguments = ["calibrate", folder / "fitted.tocsin", folder / "safe.parquet", "-o", out, *more]
+        assert message in tocsin(*arguments, code=2).stderr and not out.exists()
 
 
 @pytest.mark.long
@@ -144,11 +144,11 @@ def test_parts_of_the_traffic_are_told_by_column_class_time_and_slab(folder: Pat
     calibrated(folder, "parts")
     facts = folder / "parts.json"
     by = [part for name in ("group", "class", "time", "ratio", "slab") for part in ("--by", name)]
-    asked = ["evaluate", folder / "parts.tocsin", folder / "fresh.parquet", *by, "--json", facts]
-    told = tocsin(*asked, "--html", folder / "parts.html").stdout
+    arguments = ["evaluate", folder / "parts.tocsin", folder / "fresh.parquet", *by, "--json", facts]
+    output = tocsin(*arguments, "--html", folder / "parts.html").stdout
     kinds = [part["kind"] for part in json.loads(facts.read_text())["parts"]]
     assert {kind: kinds.count(kind) for kind in kinds} == {"group": 2, "class": 10, "time": 5, "ratio": 1, "slab": 1}
-    assert "group north" in told and "of 19 parts alarm at more than 0.05 for sure" in told
+    assert "group north" in output and "of 19 parts alarm at more than 0.05 for sure" in output
     assert "Parts of the traffic" in (folder / "parts.html").read_text()
     error = tocsin("evaluate", folder / "parts.tocsin", folder / "fresh.parquet", "--by", "mood", code=2).stderr
     assert "has no column 'mood'" in error

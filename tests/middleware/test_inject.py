@@ -488,9 +488,9 @@ def test_callers_of_an_inference_service_are_led_through_the_relay(tmp_path: Pat
     assert "tocsin/config" in predictor["annotations"] and "ConfigMap/digits-tocsin" in done
     assert "no Service here leads" not in first.stderr
     assert documents(run(tmp_path, yaml.safe_dump_all(done.values())).stdout) == done
-    taken = copy.deepcopy(service)
-    taken["spec"]["predictor"]["containers"].append({"name": "transformer-container", "image": "own:1"})
-    assert "has a transformer-container already" in refused(tmp_path, manifests(taken))
+    occupied = copy.deepcopy(service)
+    occupied["spec"]["predictor"]["containers"].append({"name": "transformer-container", "image": "own:1"})
+    assert "has a transformer-container already" in refused(tmp_path, manifests(occupied))
     runtime = {**service, "spec": {"predictor": {"model": {"modelFormat": {"name": "sklearn"}}}}}
     assert "spec.predictor.model leaves its container" in refused(tmp_path, manifests(runtime))
 

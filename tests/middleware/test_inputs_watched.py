@@ -85,7 +85,7 @@ def test_a_bundle_that_keeps_no_inputs_watches_none(bundle: Path) -> None:
 
 
 def test_every_eighth_response_is_taken_whatever_the_batches(watching: Path) -> None:
-    taken = []
+    counts = []
     for batch in (1, 3, 20, 200):
         guard, sink = opened(watching)
         judge(guard, safe_traffic(400, seed=9), batch=batch)
@@ -95,8 +95,8 @@ def test_every_eighth_response_is_taken_whatever_the_batches(watching: Path) -> 
             tally = evidence.tally
         waiting = sum(len(features) for features in tally.projected())
         assert evidence._inputs is not None
-        taken.append(evidence._inputs.pairs + len(evidence._inputs._waiting) + waiting)
-    assert taken == [400 // STRIDE] * 4
+        counts.append(evidence._inputs.pairs + len(evidence._inputs._waiting) + waiting)
+    assert counts == [400 // STRIDE] * 4
 
 
 def test_what_workers_have_seen_is_what_one_process_would(watching: Path) -> None:
@@ -110,9 +110,9 @@ def test_what_workers_have_seen_is_what_one_process_would(watching: Path) -> Non
         judge(other, folded(800, seed))
         supervisor.merge(json.loads(json.dumps(worker.drain())))
     pairs = []
-    for one in (sink, supervisor):
-        assert one.figures()["digits"]["inputs"] > LIMIT
-        evidence = one._series["digits"].evidence
+    for counting_sink in (sink, supervisor):
+        assert counting_sink.figures()["digits"]["inputs"] > LIMIT
+        evidence = counting_sink._series["digits"].evidence
         assert evidence is not None and evidence._inputs is not None
         pairs.append(evidence._inputs.pairs)
     assert pairs[0] == pairs[1] == 4 * 800 // STRIDE

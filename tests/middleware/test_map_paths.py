@@ -45,18 +45,18 @@ def test_keys_that_make_no_vector_are_refused(path: str, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"), [("abcdefghij", ""), ("abc", "names 3 keys: signal 'probs' has width 3, but")]
+    ("keys", "message"), [("abcdefghij", ""), ("abc", "names 3 keys: signal 'probs' has width 3, but")]
 )
-def test_keys_that_cannot_fill_what_detectors_read_are_refused_at_start(bundle: Path, keys: str, told: str) -> None:
+def test_keys_that_cannot_fill_what_detectors_read_are_refused_at_start(bundle: Path, keys: str, message: str) -> None:
     """Else every response is unscored (`shape`), which nobody sees before traffic comes."""
     paths = {"probs": f"response.scores[{','.join(keys)}]", "embedding": "response.hidden"}
     config = Config(
         protocols={"scores": {"methods": {"POST /v1/score": {"signals": paths}}}},
         models={"digits": {"protocol": "scores", "bundle": bundle}},
     )
-    if not told:
+    if not message:
         assert Guard.open(config).models["digits"]
         return
     with pytest.raises(ConfigError) as caught:
         Guard.open(config)
-    assert told in str(caught.value)
+    assert message in str(caught.value)

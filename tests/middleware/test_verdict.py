@@ -49,9 +49,9 @@ def test_what_is_kept_of_many_rows_is_told_alike(
     pvalues, severities = [p for p, _ in rows], [s for _, s in rows]
     worst = "critical" if "critical" in severities else "warning" if "warning" in severities else None
     weighed = Weighed(pvalues, pvalues, ["serve"] * len(rows)) if is_weighed else None
-    made = Verdict("m", "1", "sha256:0", pvalues, severities, ("entropy",), [0.5], worst, weighed)
-    before = made.to_metadata(), made.shortened(limit), made.rank, made.alarm
-    made.keep_told()
-    assert (made.to_metadata(), made.shortened(limit), made.rank, made.alarm) == before
-    assert len(made.pvalues) <= ROWS_TOLD
-    assert len([severity for severity in made.severities if severity]) <= ROWS_TOLD
+    verdict = Verdict("m", "1", "sha256:0", pvalues, severities, ("entropy",), [0.5], worst, weighed)
+    before = verdict.to_metadata(), verdict.shortened(limit), verdict.rank, verdict.alarm
+    verdict.keep_told()
+    assert (verdict.to_metadata(), verdict.shortened(limit), verdict.rank, verdict.alarm) == before
+    assert len(verdict.pvalues) <= ROWS_TOLD
+    assert len([severity for severity in verdict.severities if severity]) <= ROWS_TOLD

@@ -11,7 +11,7 @@ from tocsin.cli.calibrate_options import CalibrateOptions
 from tocsin.cli.scored_recording import ScoredRecording, failures_in
 from tocsin.offline.calibrating import RecordedResponses
 from tocsin.offline.engine import Engine
-from tocsin.offline.scoring import RecordingScorer, Scores, responses_of
+from tocsin.offline.scoring import ScoreReader, Scores, responses_of
 from tocsin.recording.reading import Recording
 from tocsin_calibration import (
     Bundle,
@@ -104,7 +104,7 @@ def promise_in_sweeps(
 ) -> Promised:
     """The same of more responses than memory holds, where each stands by itself; `told` hears how many were counted."""
     teaching, measured = _failures(bundle, options)
-    responses = RecordedResponses(RecordingScorer.of(bundle), recording, engine, on_rows)
+    responses = RecordedResponses(ScoreReader.of(bundle), recording, engine, on_rows)
     promise = calibrate_in_sweeps(responses, contaminated=options.contaminated, **_common(bundle, options, teaching))
     return Promised(promise, None, None if measured is None else _power(promise, measured))
 

@@ -20,7 +20,7 @@ from tocsin.cli.tables import print_table
 from tocsin.errors import ConfigError
 from tocsin.offline.engine import HERE, engine_of
 from tocsin.offline.evaluating import evaluate_files
-from tocsin.offline.scoring import RecordingScorer, responses_of
+from tocsin.offline.scoring import ScoreReader, responses_of
 from tocsin.recording.division import require_whole_sessions, unseen_rows
 from tocsin.recording.reading import SESSION, Mask, RecordedFile, Recording
 from tocsin_calibration import Bundle, CalibrationError, Costs, Evaluation, distributional_correctness
@@ -92,7 +92,7 @@ def evaluate(
             f"{data}: every row was used for fitting or calibrating; record more, or calibrate with a smaller --share"
         )
     if in_parts(on, unseen.rows) and not (by_session or groups or correct or label or failures or by):
-        evaluation = evaluate_files(promise, RecordingScorer.of(source), unseen, engine_of(on))
+        evaluation = evaluate_files(promise, ScoreReader.of(source), unseen, engine_of(on))
         console.print(
             "file by file: evidence of drift and calibrating anew on halves need all scores in memory, and are left out"
         )

@@ -13,7 +13,7 @@ from tocsin.cli.recorded import LeaveOutBroken, ModelName
 from tocsin.cli.scored_recording import require_finite
 from tocsin.errors import ConfigError
 from tocsin.offline.engine import HERE, engine_of
-from tocsin.offline.scoring import RecordingScorer, responses_of, write_scores
+from tocsin.offline.scoring import ScoreReader, responses_of, write_scores
 from tocsin.recording.division import unfitted_rows
 from tocsin.recording.reading import Recording
 from tocsin_calibration import Bundle
@@ -41,7 +41,7 @@ def score(
     done = 0
     with counted(console, "scoring", unseen.rows) as progress:
         for part, written in zip(
-            parts, engine_of(on).map(_written, (RecordingScorer.of(source), out.absolute()), parts), strict=True
+            parts, engine_of(on).map(_written, (ScoreReader.of(source), out.absolute()), parts), strict=True
         ):
             progress(part.rows)
             done += written
@@ -51,6 +51,6 @@ def score(
     )
 
 
-def _written(shared: tuple[RecordingScorer, Path], part: Recording) -> bool:
+def _written(shared: tuple[ScoreReader, Path], part: Recording) -> bool:
     scoring, directory = shared
     return write_scores(scoring, part, directory) is not None

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tocsin.cli.fit import without_broken
 from tocsin.errors import RecordingError
-from tocsin.offline.scoring import RecordingScorer, Scores, responses_of
+from tocsin.offline.scoring import ScoreReader, Scores, responses_of
 from tocsin.recording.reading import Recording
 from tocsin_calibration import Bundle, CalibrationError
 
@@ -34,7 +34,7 @@ class ScoredRecording:
         self._order = np.arange(recording.rows)
         if recording.rows and "time" in self.columns:
             self._order = np.argsort(recording.column("time"), kind="stable")
-        self.scores: Scores = RecordingScorer.of(bundle).all(recording)[self._order]
+        self.scores: Scores = ScoreReader.of(bundle).all(recording)[self._order]
 
     def take(self, rows: NDArray[np.intp]) -> ScoredRecording:
         """Only these rows of it."""

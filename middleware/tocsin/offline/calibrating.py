@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.offline.engine import Engine
-from tocsin.offline.scoring import RecordingScorer, Scores
+from tocsin.offline.scoring import ScoreReader, Scores
 from tocsin.recording.reading import Mask, Recording
 from tocsin_calibration import CalibrationError
 from tocsin_calibration.sweeps import Counting, Responses, Rows, checked
@@ -28,7 +28,7 @@ class RecordedResponses(Responses):
 
     def __init__(
         self,
-        scoring: RecordingScorer,
+        scoring: ScoreReader,
         recording: Recording,
         engine: Engine,
         on_rows: Callable[[int], None] = lambda rows: None,
@@ -56,11 +56,11 @@ class RecordedResponses(Responses):
         return [FilePart(p, r - start) for p, r, start in zip(self._parts, rows_by_file, starts, strict=True)]
 
 
-def _scores_at(scoring: RecordingScorer, part: FilePart) -> Scores:
+def _scores_at(scoring: ScoreReader, part: FilePart) -> Scores:
     return scoring.all(part.recording, ~_unused_rows(part))
 
 
-def _counts_of(shared: tuple[RecordingScorer, Counting], part: FilePart) -> RankCounts:
+def _counts_of(shared: tuple[ScoreReader, Counting], part: FilePart) -> RankCounts:
     scoring, counting = shared
     return counting.counted(_finite_batches(part.recording, scoring(part.recording, _unused_rows(part))))
 

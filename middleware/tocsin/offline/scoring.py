@@ -25,14 +25,14 @@ SCORE_PREFIX = "score."  # begins the name of a score's column
 GRAPH, SOURCE = b"tocsin.graph", b"tocsin.source"  # in a file's metadata: digests of the graph, and of what was scored
 
 
-class RecordingScorer(NamedTuple):
+class ScoreReader(NamedTuple):
     """How to get the scores of a recording. It may be sent to other processes."""
 
     graph: bytes
     detectors: tuple[str, ...]
 
     @classmethod
-    def of(cls, bundle: Bundle) -> RecordingScorer:
+    def of(cls, bundle: Bundle) -> ScoreReader:
         return cls(bundle.scorer.graph, bundle.scorer.detectors)
 
     @property
@@ -70,7 +70,7 @@ def responses_of(bundle: Bundle, path: Path, model: str | None, also: Sequence[s
     if also:
         raise RecordingError(f"{path}: holds scores, but no signal '{also[0]}'; name the recording that was scored")
     recording = read_recording(path, model, bundle.scorer.detectors, prefix=SCORE_PREFIX)
-    wanted = RecordingScorer.of(bundle).digest
+    wanted = ScoreReader.of(bundle).digest
     for file in recording.files:
         if _fact(file.path, GRAPH) != wanted:
             raise RecordingError(
@@ -79,7 +79,7 @@ def responses_of(bundle: Bundle, path: Path, model: str | None, also: Sequence[s
     return recording
 
 
-def write_scores(scoring: RecordingScorer, part: Recording, directory: Path) -> RecordedFile | None:
+def write_scores(scoring: ScoreReader, part: Recording, directory: Path) -> RecordedFile | None:
     """Write the scores and the other columns of one file into a directory; None when that was done before."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -43,7 +43,7 @@ def number_in(text: str, where: str) -> float:
 
 
 def joined_values(metadata: Iterable[tuple[str, Any]] | None, keys: Iterable[str]) -> dict[str, str]:
-    """These keys of metadata. The values of a repeated key are joined_values, so that none of them counts alone."""
+    """These keys of metadata. The values of a repeated key are joined, so that none of them counts alone."""
     wanted = frozenset(keys)
     values: dict[str, str] = {}
     for key, value in metadata or ():

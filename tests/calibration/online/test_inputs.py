@@ -25,11 +25,11 @@ def reference(random: np.random.Generator, rows: int = 150) -> InputsReference:
     return InputsReference.of(("embedding",), draw(random, rows), draw(random, rows), 0)
 
 
-def highest(test: InputsTest, known: InputsReference, live: np.ndarray) -> float:
+def highest(test: InputsTest, kept_inputs: InputsReference, live: np.ndarray) -> float:
     """The most evidence at any time."""
     most = -np.inf
     for at in range(0, len(live), BLOCK):
-        test.add(known.features(live[at : at + BLOCK]))
+        test.add(kept_inputs.features(live[at : at + BLOCK]))
         most = max(most, test.log_evidence())
     return most
 
@@ -42,8 +42,8 @@ def test_calm_inputs_are_ever_called_changed_as_rarely_as_promised_over_many_win
     runs, crossed = 150, 0
     for run in range(runs):
         random = np.random.default_rng([2, run])
-        known = reference(random)
-        crossed += highest(InputsTest(known, run), known, draw(random, 6 * 150)) >= log(1 / DELTA)
+        kept_inputs = reference(random)
+        crossed += highest(InputsTest(kept_inputs, run), kept_inputs, draw(random, 6 * 150)) >= log(1 / DELTA)
     assert binom.sf(crossed - 1, runs, DELTA) > FAILURE
 
 
@@ -62,16 +62,16 @@ def test_a_witness_that_went_on_over_windows_would_be_found_out() -> None:
     runs, crossed = 40, 0
     for run in range(runs):
         random = np.random.default_rng([3, run])
-        known = reference(random, 70)
-        crossed += highest(Remembering(known, run), known, draw(random, 40 * 64)) >= log(1 / DELTA)
+        kept_inputs = reference(random, 70)
+        crossed += highest(Remembering(kept_inputs, run), kept_inputs, draw(random, 40 * 64)) >= log(1 / DELTA)
     assert binom.sf(crossed - 1, runs, DELTA) < FAILURE
 
 
 @pytest.mark.parametrize(("shift", "scale"), [(1.0, 1.0), (0.0, 2.0), (0.0, 0.4)])
 def test_changes_of_means_and_of_spreads_are_found(shift: float, scale: float) -> None:
     random = np.random.default_rng(4)
-    known = reference(random, 400)
-    assert highest(InputsTest(known, 0), known, draw(random, 384, shift, scale)) >= log(100)
+    kept_inputs = reference(random, 400)
+    assert highest(InputsTest(kept_inputs, 0), kept_inputs, draw(random, 384, shift, scale)) >= log(100)
 
 
 def test_what_has_left_the_directions_is_found_by_its_distance() -> None:
@@ -82,23 +82,23 @@ def test_what_has_left_the_directions_is_found_by_its_distance() -> None:
         x[:, 20] += off * random.choice([-1.0, 1.0], rows)
         return x
 
-    known = InputsReference.of(("embedding",), flat(300, 0), flat(300, 0))
-    assert highest(InputsTest(known, 0), known, flat(256, 1.0)) >= log(100)
+    kept_inputs = InputsReference.of(("embedding",), flat(300, 0), flat(300, 0))
+    assert highest(InputsTest(kept_inputs, 0), kept_inputs, flat(256, 1.0)) >= log(100)
 
 
 def test_a_dimension_that_never_moves_and_directions_that_span_all_leave_no_noise() -> None:
     random = np.random.default_rng(6)
     first, rest = random.normal(size=(2, 100, 3))
     first[:, 2] = rest[:, 2] = 0.1
-    known = InputsReference.of(("embedding",), first, rest)
-    assert known.axes.shape == (3, 2)
-    assert (np.abs(known.features(rest)[:, -1]) < 1e-6).all()
+    kept_inputs = InputsReference.of(("embedding",), first, rest)
+    assert kept_inputs.axes.shape == (3, 2)
+    assert (np.abs(kept_inputs.features(rest)[:, -1]) < 1e-6).all()
 
 
 def test_directions_and_pairs_are_of_different_responses_and_bounded() -> None:
     random = np.random.default_rng(7)
-    known = reference(random, 2_000)
-    assert known.rows.shape == (PAIRED, known.axes.shape[1] + 1) and np.abs(known.rows).max() <= FAR
+    kept_inputs = reference(random, 2_000)
+    assert kept_inputs.rows.shape == (PAIRED, kept_inputs.axes.shape[1] + 1) and np.abs(kept_inputs.rows).max() <= FAR
     for first, rest in (
         (draw(random, 20), draw(random, 100)),
         (draw(random, 100), draw(random, 20)),

@@ -141,18 +141,18 @@ def test_the_docs_show_what_attach_prints(page: str, gateway: str, tokens: Path,
     model = content["models"]["smollm2"]
     documents, _ = printed(tmp_path, gateway, model, *HERE, **{**content, "models": {"smollm2": model}})
     assert documents == list(yaml.safe_load_all(shown[f"{gateway}.yaml"]))
-    made = helm.Chart.load(str(ROOT / "helm" / "tocsin")).render(
+    manifests = helm.Chart.load(str(ROOT / "helm" / "tocsin")).render(
         yaml.safe_load(shown["values.yaml"]), name="tocsin", namespace="models"
     )
-    texts = made.values() if isinstance(made, dict) else [made]
+    texts = manifests.values() if isinstance(manifests, dict) else [manifests]
     config = next(
         part for text in texts for part in yaml.safe_load_all(str(text)) if part and part.get("kind") == "ConfigMap"
     )
     written = yaml.safe_load(config["data"]["tocsin.yaml"])
-    told = yaml.safe_load(shown["tocsin.yaml"])
-    assert written["models"]["smollm2"] == told["models"]["smollm2"] | {"bundle": "/bundles/llm.tocsin"}
+    page_config = yaml.safe_load(shown["tocsin.yaml"])
+    assert written["models"]["smollm2"] == page_config["models"]["smollm2"] | {"bundle": "/bundles/llm.tocsin"}
     assert {key: written[key] for key in ("ext_proc", "mode", "fail")} == {
-        key: told[key] for key in ("ext_proc", "mode", "fail")
+        key: page_config[key] for key in ("ext_proc", "mode", "fail")
     }
 
 

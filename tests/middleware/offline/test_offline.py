@@ -17,7 +17,7 @@ from tocsin.offline.calibrating import RecordedResponses
 from tocsin.offline.engine import Here, OnRay, engine_of
 from tocsin.offline.evaluating import evaluate_files
 from tocsin.offline.fitting import fit_detectors
-from tocsin.offline.scoring import SCORE_PREFIX, RecordingScorer, responses_of, write_scores
+from tocsin.offline.scoring import SCORE_PREFIX, ScoreReader, responses_of, write_scores
 from tocsin_calibration import Bundle, CalibrationError, calibrate, evaluate
 from tocsin_calibration.sweeps import calibrate_in_sweeps
 from tocsin_detectors import Entropy, Mahalanobis, compile
@@ -54,7 +54,7 @@ def data(tmp_path_factory):
 
 
 def swept(bundle, data, engine, **terms):
-    responses = RecordedResponses(RecordingScorer.of(bundle), responses_of(bundle, data, None), engine)
+    responses = RecordedResponses(ScoreReader.of(bundle), responses_of(bundle, data, None), engine)
     return calibrate_in_sweeps(responses, ALPHAS, detectors=bundle.scorer.detectors, **terms)
 
 
@@ -66,7 +66,7 @@ def same(promise, other):
 
 def test_file_by_file_is_as_in_one_memory_and_on_a_cluster(bundle, data, ray):
     here = swept(bundle, data, Here())
-    same(here, calibrate(RecordingScorer.of(bundle).all(responses_of(bundle, data, None)), ALPHAS))
+    same(here, calibrate(ScoreReader.of(bundle).all(responses_of(bundle, data, None)), ALPHAS))
     same(here, swept(bundle, data, ray))
 
 
@@ -100,7 +100,7 @@ def test_what_the_function_raised_is_raised_here(data, bundle, tmp_path, ray):
 
 
 def test_scores_written_once_are_calibrated_on_and_evaluated_like_the_recording(bundle, data, tmp_path, ray):
-    scoring, recording = RecordingScorer.of(bundle), responses_of(bundle, data, None)
+    scoring, recording = ScoreReader.of(bundle), responses_of(bundle, data, None)
     for part in recording.parts():
         assert write_scores(scoring, part, tmp_path) is not None
         assert write_scores(scoring, part, tmp_path) is None  # done before
@@ -116,7 +116,7 @@ def test_scores_written_once_are_calibrated_on_and_evaluated_like_the_recording(
 
 def test_scores_of_another_graph_are_refused(bundle, data, tmp_path):
     for part in responses_of(bundle, data, None).parts():
-        write_scores(RecordingScorer.of(bundle), part, tmp_path)
+        write_scores(ScoreReader.of(bundle), part, tmp_path)
     other = Bundle(compile([Entropy(), Mahalanobis()], fit_on=safe_traffic(310)), None)
     with pytest.raises(RecordingError, match="tocsin score"):
         responses_of(other, tmp_path, None)

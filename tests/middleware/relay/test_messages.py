@@ -49,17 +49,17 @@ def test_large_pieces_are_put_together_as_small_ones_are(sizes: list[int], place
     assembler = MessageDeframer(15_000, memory.open(unreachable), reads=reads)
     contents = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
     stream = b"".join(map(framed, contents))
-    found, kept = [], 0
+    received, most_kept = [], 0
     for payload in cut(stream, places):
-        found += [(message.content, message.fault) for message in assembler.feed(payload)]
-        kept = max(kept, 1_000_000 - memory.remaining)
+        received += [(message.content, message.fault) for message in assembler.feed(payload)]
+        most_kept = max(most_kept, 1_000_000 - memory.remaining)
     expected = [(content, None) if len(content) <= 15_000 else (None, "too_large") for content in contents]
     if reads:
-        assert found == expected
+        assert received == expected
     else:  # nothing is kept but the beginning of a prefix
-        assert kept < 5
-        assert all(content in (b"", wanted) for (content, _), (wanted, _) in zip(found, expected, strict=True))
-        assert [fault for _, fault in found] == [fault for _, fault in expected]
+        assert most_kept < 5
+        assert all(content in (b"", wanted) for (content, _), (wanted, _) in zip(received, expected, strict=True))
+        assert [fault for _, fault in received] == [fault for _, fault in expected]
     assert memory.remaining == 1_000_000 and assembler.unfinished() == b""
 
 
