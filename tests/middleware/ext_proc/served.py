@@ -29,7 +29,7 @@ class Served(NamedTuple):
     envoy: Envoy
 
     def ask(
-        self, request: bytes = b"safe", *metadata: tuple[str, str], seconds: float = 20
+        self, request: bytes = b"safe", *metadata: tuple[str, str], seconds: float = 60
     ) -> tuple[bytes | None, Any]:
         """The response of a call of one message, None where there is none, and the call."""
         try:
@@ -37,7 +37,7 @@ class Served(NamedTuple):
         except grpc.RpcError as error:
             return None, error
 
-    def stream(self, *requests: bytes, seconds: float = 20) -> tuple[list[bytes], Any]:
+    def stream(self, *requests: bytes, seconds: float = 60) -> tuple[list[bytes], Any]:
         """The responses of a stream, and the call."""
         call = self.channel.stream_stream(STREAM_INFER)(iter(requests), timeout=seconds)
         responses = []
