@@ -65,8 +65,8 @@ def main() -> None:
         finally:
             for hop in started:
                 if hop.process is not None:
-                    hop.process.kill()
-                    hop.process.wait()
+                    hop.process.terminate()  # nginx ends its workers then
+                    hop.process.wait(60)
     show(table, parsers)
     facts = {shape: {name: row._asdict() for name, row in rows.items()} for shape, rows in table.items()}
     finish({**facts, "parsers": parsers}, checks(table, parsers), options.json)
