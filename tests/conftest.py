@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,17 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "digits.tocsin"
     quick_bundle(path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were() -> Iterator[None]:
+    """What a test sets of the log, as a command does that runs in this process, ends with the test."""
+    loggers = [logging.getLogger(), logging.getLogger("tocsin")]
+    before = [(logger.level, logger.disabled, logger.propagate, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, (level, disabled, propagate, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.disabled, logger.propagate, logger.handlers[:] = disabled, propagate, handlers
 
 
 # The files that take longest, of more than half a minute each, in this order.

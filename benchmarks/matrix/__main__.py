@@ -18,13 +18,13 @@ from benchmarks.report import Check, arguments, console, finish
 
 def matrix() -> list[Cell]:
     """Every cell, run now."""
-    logging.getLogger("tocsin").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         return list(cells(bundles(Path(folder))))
 
 
 def main() -> None:
     options = arguments(__doc__ or "", page={"type": Path, "help": "write the page of the docs to this file"})
+    logging.getLogger("tocsin").setLevel(logging.ERROR)  # each cell warns of what it counts
     cells = matrix()
     text = page(cells)
     console.print(text, markup=False)

@@ -22,7 +22,7 @@ from benchmarks.harness.parts import free_port
 
 PATIENCE = 300.0  # seconds until a command is given up: much longer than any takes
 _BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-_VARIES = re.compile(r"sha256:[0-9a-f]+|\d+(?:[.,:]\d+)*")
+_VARIES = re.compile(r"sha256:[0-9a-f]+|e\^\d+|\d+(?:[.,:]\d+)*(?:e[+-]\d+)?")
 _PORT = re.compile(r"(?<=127\.0\.0\.1:)\d+")
 
 
@@ -120,7 +120,7 @@ def masked(line: str) -> str:
 
 
 def _pattern(line: str) -> str:
-    return r"[\w.,:]+".join(re.escape(part) for part in _VARIES.split(line.strip()))
+    return r"[\w.,:^+-]+".join(re.escape(part) for part in _VARIES.split(line.strip()))
 
 
 def _in_order(patterns: list[str], printed: str) -> bool:

@@ -22,11 +22,11 @@ def configurations(page: Path) -> Iterator[dict[str, Any]]:
     """The blocks of a page that are a configuration, or a part of one."""
     for block in blocks(page):
         if block.language == "yaml" and "{{" not in block.text:  # no template of Helm
-            content = yaml.safe_load(block.text)
-            if isinstance(content, dict) and content.keys() <= Config.model_fields.keys():
-                yield content
-            elif isinstance(content, dict) and content.keys() <= ModelConfig.model_fields.keys():
-                yield {"models": {"m": content}}
+            for content in yaml.safe_load_all(block.text):
+                if isinstance(content, dict) and content.keys() <= Config.model_fields.keys():
+                    yield content
+                elif isinstance(content, dict) and content.keys() <= ModelConfig.model_fields.keys():
+                    yield {"models": {"m": content}}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

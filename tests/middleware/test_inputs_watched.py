@@ -90,7 +90,7 @@ def test_every_eighth_response_is_taken_whatever_the_batches(watching: Path) -> 
         guard, sink = opened(watching)
         judge(guard, safe_traffic(400, seed=9), batch=batch)
         with sink._counted():
-            evidence = sink._series["digits"].evidence
+            evidence = sink._series["digits"].judged.evidence
             assert evidence is not None
             tally = evidence.tally
         waiting = sum(len(features) for features in tally.projected())
@@ -112,7 +112,7 @@ def test_what_workers_have_seen_is_what_one_process_would(watching: Path) -> Non
     pairs = []
     for counting_sink in (sink, supervisor):
         assert counting_sink.figures()["digits"]["inputs"] > LIMIT
-        evidence = counting_sink._series["digits"].evidence
+        evidence = counting_sink._series["digits"].judged.evidence
         assert evidence is not None and evidence._inputs is not None
         pairs.append(evidence._inputs.pairs)
     assert pairs[0] == pairs[1] == 4 * 800 // STRIDE
@@ -132,7 +132,7 @@ def test_a_bundle_whose_graph_does_not_read_the_signals_is_refused(watching: Pat
 def test_signals_of_another_width_or_not_finite_are_left_out(watching: Path) -> None:
     _, sink = opened(watching)
     promise = Bundle.read(watching).require_promise()
-    evidence = sink._series["digits"].evidence
+    evidence = sink._series["digits"].judged.evidence
     assert evidence is not None and promise.inputs is not None
     for embedding in (np.zeros((16, 5), np.float32), np.full((16, 8), np.inf, np.float32)):
         batch = Scored("digits", (), np.zeros((16, 2), np.float32), 0.0, signals={"embedding": embedding})
