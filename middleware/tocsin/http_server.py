@@ -83,6 +83,9 @@ class HttpServer:
         server.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection. Where there are as many as may be, the one that has been silent longest makes room, and
+        without a silent one the new connection is refused.
+        """
         task = asyncio.current_task()
         assert task is not None
         if len(self._connected) >= self._most:

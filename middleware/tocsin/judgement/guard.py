@@ -135,7 +135,9 @@ class Guard:
         )
 
     def begin(self, plan: CallPlan, hint: str, origin: str) -> Call:
-        """A call to judge, as `call` makes it."""
+        """Make the call object of one RPC by its plan. `hint` names the model where the call does not, `origin` the
+        connection. Nothing is judged yet.
+        """
         reads, wants_request, every, together, in_turn, initial, trailing = plan.of_method
         if plan.streams:
             call: Call = StreamedCall(

@@ -233,7 +233,9 @@ class FieldMethod:
 
 
 def _content_at(root: Any, path: str) -> Callable[[Any], Any]:
-    """A function that finds whether a message of a stream carries something."""
+    """A function that reads the value at `path` from a message of a stream; the message carries content where that is
+    true. Raises ValueError for a path to one number, which every message has.
+    """
     resolved = resolve(root, path)
     if resolved.numeric and not resolved.repeated and "[]" not in path and "[*]" not in path:
         raise ValueError(f"content: '{path}' is one number, which messages carry always: name a repeated field")
