@@ -20,7 +20,8 @@ COMPILED_TESTS := $(filter-out $(NOT_COMPILED),$(wildcard tests/calibration/test
 BASE_TESTS := $(addprefix tests/middleware/,test_map_paths.py test_outbound.py test_verbs.py test_verdict.py)
 # Tests without servers and processes, for the loop at the desk; those that take a second are marked `long`.
 FAST_TESTS := tests/calibration tests/detectors $(addprefix tests/middleware/,test_gate.py relay/test_frames.py \
-  relay/test_messages.py relay/test_verdict_fields.py test_batching.py test_check_judge.py test_cli.py \
+  relay/test_messages.py relay/test_verdict_fields.py ext_proc/test_messages.py gateways http \
+  http_relay/test_smuggling.py test_batching.py test_check_judge.py test_cli.py \
   test_cli_promises.py test_config.py test_config_check.py test_layouts.py test_nothing_to_judge.py test_oip.py \
   test_protocols.py test_signals.py test_verbs.py test_verdict.py)
 GO_PACKAGES := golang-go golang-google-grpc-dev golang-goprotobuf-dev

@@ -22,6 +22,7 @@ from tocsin.judgement.guard import Guard
 
 MOST_WAITING = 10_000  # calls that may wait for a batch in flight
 MAX_COALESCED_TICKS = 4  # of the loop that may share a batch
+LARGE_SHARE = 4  # one in so many bytes of max_memory: reading a response takes twice its size again
 INLINE_BYTES = 131_072  # of one response's messages, and
 INLINE_ROWS = 512  # of all responses together, that are judged in the loop: some 2 ms
 
@@ -154,7 +155,7 @@ class Batcher:
     def _add_large(self, call: Call, waiting: VerdictCallback) -> None:
         """Judge a response in the thread for large ones. When too much waits for that thread, it passes unscored."""
         size = _size(call)
-        if self._large and self._large_bytes + size > self._guard.config.max_memory:
+        if self._large and self._large_bytes + size > self._guard.config.max_memory // LARGE_SHARE:
             self._loop.call_soon(self._give_up, call, waiting)
             return
         self._large_bytes += size
