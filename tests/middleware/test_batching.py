@@ -13,6 +13,7 @@ from benchmarks.harness.served import in_sessions, model
 
 from tocsin.judgement.batching import INLINE_BYTES, INLINE_ROWS, MAX_COALESCED_TICKS, Batcher
 from tocsin.judgement.call import Call
+from tocsin.judgement.guard import Guard
 from tocsin.judgement.judge import MAX_STEP_ROWS
 from tocsin.judgement.sink import Scored
 from tocsin_calibration import Window
@@ -98,20 +99,26 @@ def test_large_responses_are_judged_beside_the_loop_and_nobody_waits_for_them(tm
     assert calls[0].verdict is not None and calls[0].verdict.pvalues == pytest.approx(expected, rel=1e-4)
 
 
+def judged_at_once(guard: Guard, content: bytes, count: int) -> list[Call]:
+    """Calls with this response that arrive in one turn of the event loop, with their verdicts."""
+
+    async def arrive() -> list[Call]:
+        batcher = Batcher(guard)
+        calls = [call_of(content) for _ in range(count)]
+        await asyncio.wait_for(asyncio.gather(*map(batcher.judged, calls)), 60)
+        batcher.close()
+        return calls
+
+    return asyncio.run(arrive())
+
+
 def test_a_large_response_that_is_given_up_is_kept_no_longer(tmp_path: Path) -> None:
     bundle = tmp_path / "quick.tocsin"
     quick_bundle(bundle)
     guard = inline_guard(settings(1, bundle, max_memory="1MiB"))
     content = inference(safe_traffic(20_000), slice(0, 20_000))
 
-    async def arrive() -> list[Call]:
-        batcher = Batcher(guard)
-        calls = [call_of(content) for _ in range(6)]
-        await asyncio.wait_for(asyncio.gather(*map(batcher.judged, calls)), 60)
-        batcher.close()
-        return calls
-
-    calls = asyncio.run(arrive())
+    calls = judged_at_once(guard, content, 6)
     given_up = [call for call in calls if call.verdict is not None and call.verdict.unscored == "queue_full"]
     assert len(given_up) == 4  # one is judged and one waits
     assert [call.response for call in calls] == [None] * 6  # although their streams may stay open for long
@@ -123,14 +130,7 @@ def test_large_responses_that_wait_are_a_quarter_of_the_memory_budget(tmp_path: 
     content = inference(safe_traffic(20_000), slice(0, 20_000))
     guard = inline_guard(settings(1, bundle, max_memory=f"{8 * len(content) // 2**20 + 1}MiB"))
 
-    async def arrive() -> list[Call]:
-        batcher = Batcher(guard)
-        calls = [call_of(content) for _ in range(6)]
-        await asyncio.wait_for(asyncio.gather(*map(batcher.judged, calls)), 60)
-        batcher.close()
-        return calls
-
-    unscored = [call.verdict.unscored for call in asyncio.run(arrive()) if call.verdict is not None]
+    unscored = [call.verdict.unscored for call in judged_at_once(guard, content, 6) if call.verdict is not None]
     assert sorted(unscored, key=str) == [None] * 2 + ["queue_full"] * 4  # one is judged and one waits
 
 
@@ -141,14 +141,7 @@ def test_what_is_too_much_for_one_turn_together_is_judged_in_several(tmp_path: P
     guard = inline_guard(settings(1, bundle), [threads])  # type: ignore[list-item]
     content = inference(safe_traffic(200), slice(0, 200))
 
-    async def arrive() -> list[Call]:
-        batcher = Batcher(guard)
-        calls = [call_of(content) for _ in range(7)]
-        await asyncio.wait_for(asyncio.gather(*map(batcher.judged, calls)), 60)
-        batcher.close()
-        return calls
-
-    calls = asyncio.run(arrive())
+    calls = judged_at_once(guard, content, 7)
     assert all(call.verdict is not None and call.verdict.unscored is None for call in calls)
     assert [here for _, here in threads.judged] == [True] * len(threads.judged)
     assert sum(rows for rows, _ in threads.judged) == 1_400
