@@ -37,7 +37,7 @@ def config(bundle: Path, folder: Path, upstream: str, policy: Policy, *, behind_
     model = {key: value for key, value in policy.items() if key not in ("mode", "fail", "accept_verdicts")}
     where = {"ext_proc": "127.0.0.1:0"} if behind_envoy else {"listen": "127.0.0.1:0"}
     return Config(
-        **where, upstream=upstream, metrics=None, admin=None, protocols=acme.protocol(folder),
+        **where, upstream=upstream, metrics=None, admin=None, protocols=acme.protocol(folder), scoring_budget="60s",
         mode=policy["mode"], fail=policy.get("fail", "open"), accept_verdicts=policy.get("accept_verdicts", False),
         models={"digits": {"bundle": bundle, "protocol": "ranker", "signals": acme.SIGNALS, **model}},
     )  # fmt: skip

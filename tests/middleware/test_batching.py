@@ -124,11 +124,11 @@ def test_a_large_response_that_is_given_up_is_kept_no_longer(tmp_path: Path) -> 
     assert [call.response for call in calls] == [None] * 6  # although their streams may stay open for long
 
 
-def test_large_responses_that_wait_are_a_quarter_of_the_memory_budget(tmp_path: Path) -> None:
+def test_large_responses_that_wait_are_half_of_the_memory_budget(tmp_path: Path) -> None:
     bundle = tmp_path / "quick.tocsin"
     quick_bundle(bundle)
     content = inference(safe_traffic(20_000), slice(0, 20_000))
-    guard = inline_guard(settings(1, bundle, max_memory=f"{8 * len(content) // 2**20 + 1}MiB"))
+    guard = inline_guard(settings(1, bundle, max_memory=f"{4 * len(content) // 2**20 + 1}MiB"))
 
     unscored = [call.verdict.unscored for call in judged_at_once(guard, content, 6) if call.verdict is not None]
     assert sorted(unscored, key=str) == [None] * 2 + ["queue_full"] * 4  # one is judged and one waits

@@ -120,7 +120,8 @@ def with_manifest(path: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
 def content(address: str, bundle: Path, **more: Any) -> dict[str, Any]:
     return {
         "listen": f"127.0.0.1:{free_port()}", "upstream": address, "mode": "annotate", "metrics": "127.0.0.1:0",
-        "admin": None, "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}}, **more,
+        "admin": None, "scoring_budget": "60s",
+        "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}}, **more,
     }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ def config(bundle: Path, tmp_path: Path) -> Path:
     model = {"bundle": str(bundle), "signals": SIGNALS}
     further = [{"listen": "127.0.0.1:8002", "upstream": "127.0.0.1:8082"}]
     content = {"mode": "annotate", "workers": 2, "listeners": further, "models": {"digits": model}}
+    content["scoring_budget"] = "60s"
     file.write_text(yaml.safe_dump(content))
     return file
 

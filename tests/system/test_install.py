@@ -53,6 +53,7 @@ def test_the_base_install_serves_a_bundle(python: Path, bundle: Path, tmp_path: 
         lines = "\n".join(f"      {name}: {path}" for name, path in SIGNALS.items())
         config.write_text(
             f"listen: 127.0.0.1:{port}\nupstream: {address}\nmode: annotate\nmetrics: null\nadmin: null\n"
+            "scoring_budget: 60s\n"
             f"models:\n  digits:\n    bundle: {bundle}\n    signals:\n{lines}\n"
         )
         command = [python.with_name("tocsin"), "serve", "-c", str(config)]

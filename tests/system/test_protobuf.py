@@ -30,7 +30,7 @@ Own = message_factory.GetMessageClass(pool.FindMessageTypeByName("inference.Mode
 import grpc, tocsin
 from tocsin.configuration.config import Config
 signals = {name: f"response.outputs.{name}" for name in ("probs", "embedding")}
-guard = tocsin.Guard.open(Config(mode="enforce", models={"digits": {
+guard = tocsin.Guard.open(Config(mode="enforce", scoring_budget="60s", models={"digits": {
     "bundle": sys.argv[2], "signals": signals, "on_alarm": {"critical": "block"}}}))
 with tocsin.guard_channel(grpc.insecure_channel(sys.argv[1]), guard) as channel:
     call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer", None, Own.FromString)

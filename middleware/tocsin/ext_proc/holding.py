@@ -73,7 +73,7 @@ class HeldResponse(JudgedResponse):
     @property
     def is_waiting(self) -> bool:
         gate = self.gate
-        return gate.waiting > 0 or gate.state == gates.ACTING
+        return gate.awaits_verdict
 
     # -- what Envoy tells
 

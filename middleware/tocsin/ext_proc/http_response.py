@@ -94,7 +94,7 @@ class HttpResponse(JudgedResponse):
     @property
     def is_waiting(self) -> bool:
         gate = self.gate
-        return self._waits and (gate.waiting > 0 or gate.state == gates.ACTING) and not self.is_over
+        return self._waits and gate.awaits_verdict and not self.is_over
 
     @property
     def lacks_trailers(self) -> bool:

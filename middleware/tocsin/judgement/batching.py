@@ -22,7 +22,7 @@ from tocsin.judgement.guard import Guard
 
 MOST_WAITING = 10_000  # calls that may wait for a batch in flight
 MAX_COALESCED_TICKS = 4  # of the loop that may share a batch
-LARGE_SHARE = 4  # one in so many bytes of max_memory: reading a response takes twice its size again
+LARGE_SHARE = 2  # one in so many bytes of max_memory: those that are held elsewhere are there twice
 INLINE_BYTES = 131_072  # of one response's messages, and
 INLINE_ROWS = 512  # of all responses together, that are judged in the loop: some 2 ms
 

@@ -104,6 +104,11 @@ class Gate:
         return self.state != DONE and (self.waiting > 0 or self.has_ended or self.state == ACTING)
 
     @property
+    def awaits_verdict(self) -> bool:
+        """Whether something that has come is being judged, or somebody is asked about it."""
+        return self.waiting > 0 or self.state == ACTING
+
+    @property
     def expects_more(self) -> bool:
         """Whether another message would be part of the response."""
         return self.call.streams or not self.came

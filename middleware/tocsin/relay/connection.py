@@ -257,6 +257,9 @@ class Connection(EndpointHost):
         if not self._deferred:
             self.downstream.write()
 
+    def write_upstream(self) -> None:
+        self.upstream.write()
+
     def written_after_flush(self) -> None:
         self._deferred = False
         self.flush(self.downstream)

@@ -21,6 +21,8 @@ from tocsin.relay.stream import Stream, StreamHost
 from tocsin.relay.windows import Windows
 from tocsin.unscored import Unscored
 
+MOST_AHEAD = 1 << 18  # bytes of a stream's messages that wait for verdicts before the upstream waits as well
+
 _NO_TRAILERS = unread_response_block(b"")  # of a response that ends with DATA
 
 
@@ -70,7 +72,8 @@ class HeldStream(Stream):
 
     def take(self, payload: bytes, size: int, ended: bool) -> None:
         """A piece of the response, `size` bytes of a window."""
-        if self._send_window.waiting and self._send_window.blocked(self._id):
+        is_ahead = self._size > MOST_AHEAD and self.gate.awaits_verdict
+        if is_ahead or (self._send_window.waiting and self._send_window.blocked(self._id)):
             self._receive_window.defer_credit(self._id, size)
         else:
             self._receive_window.credit(self._id, size, ended=ended)
@@ -188,6 +191,7 @@ class HeldStream(Stream):
         gate = self.gate
         gate.request_is_whole = self.request_ended
         self._do(gate.on_verdict(call))
+        self._catch_up()
         self._host.request_flush()
 
     def late(self) -> None:
@@ -198,13 +202,22 @@ class HeldStream(Stream):
         self._late = gate.late_verdict
         self._do(actions)
         self._pass_unfinished()
+        self._catch_up()
         self._host.request_flush()
 
     def _on_answer(self, outcome: Outcome) -> None:
         """Somebody who was asked has answered, or has not."""
         self._asking = None
         self._do(self.gate.on_answer(outcome))
+        self._catch_up()
         self._host.request_flush()
+
+    def _catch_up(self) -> None:
+        """The upstream goes on with a stream that waited for verdicts."""
+        receive_window = self._receive_window
+        if self._id in receive_window.later and not (self.gate.awaits_verdict or self._send_window.blocked(self._id)):
+            receive_window.release_credit(self._id, ended=self.response_ended)
+            self._host.write_upstream()
 
     def _do(self, actions: Actions) -> None:
         """What the gate says, in order."""

@@ -52,6 +52,10 @@ class StreamHost(RelayedConnection):
         """A held stream has put its last, or has queued it; it is written with what else is put in this turn."""
         raise NotImplementedError
 
+    def write_upstream(self) -> None:
+        """Something was put for the upstream: write it."""
+        raise NotImplementedError
+
     def request_flush(self) -> None:
         """Something was put for the client: write it, unless verdicts of this batch are still to come."""
         raise NotImplementedError

@@ -70,6 +70,7 @@ def test_what_is_not_guarded_passes_byte_by_byte(mode: str, tokens: Path) -> Non
                 assert caller.count(len(expected)) == expected, name
                 assert behind.requests[-1] == sent
             caller.send(request(b"", "/0", "Connection: close", verb="HEAD"))
+            assert caller.until(b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
         assert behind.connections == 1
         assert relay.metric("tocsin_relay_calls_total", guarded="false") == len(names) + 1
 

@@ -12,15 +12,26 @@ from pathlib import Path
 import grpc
 import pytest
 from benchmarks.dataplane.hops import start_upstream
+from benchmarks.harness import ranker
 from benchmarks.harness.by_hand import enforcing_by_hand
 from benchmarks.harness.model_server import model_server
-from benchmarks.harness.parts import INFER, SIGNALS, Running, quick_bundle, running, settings
+from benchmarks.harness.parts import (
+    INFER,
+    SIGNALS,
+    Running,
+    hold_scores,
+    quick_bundle,
+    running,
+    safe_traffic,
+    settings,
+)
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
 from tocsin.grpc_wire.deframer import framed
 from tocsin.http2.flow_control import CONNECTION_WINDOW, INITIAL_WINDOW
 from tocsin.http2.frames import PREFACE
 from tocsin.http2.headers import block
+from tocsin.judgement.guard import Guard
 
 MODES = ["observe", "annotate", "enforce", "annotate, asking"]
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -173,3 +184,24 @@ def frames_of(written: bytes | bytearray) -> list[Frame]:
         frames.append(frame)
         remaining = remaining[9 + length :]
     return frames
+
+
+def test_the_server_of_a_stream_waits_while_its_messages_are_judged(bundle: Path, tmp_path: Path) -> None:
+    big = ranker.Response.FromString(ranker.answer(safe_traffic(1), 0))
+    big.id = "x" * (1 << 20)
+    with ranker.ranker({"big": big.SerializeToString()}) as (server, address):
+        model = {"bundle": bundle, "protocol": "ranker", "signals": ranker.SIGNALS}
+        protocols = ranker.protocol(tmp_path)
+        guarded = settings(address, None, mode="enforce", fail="closed", protocols=protocols, models={"digits": model})
+        guard = Guard.open(guarded)
+        goes_on = hold_scores(guard)
+        with running(guarded, guard) as relay, grpc.insecure_channel(relay.target, options=UNLIMITED) as channel:
+            watch = channel.unary_stream(
+                ranker.PATHS["Watch"], ranker.Request.SerializeToString, ranker.Response.FromString
+            )
+            call = watch(ranker.Request(query=" ".join(["big"] * 48)), timeout=60)
+            time.sleep(1.5)
+            assert 1 <= len(server.queries) < 8  # what fits into windows and buffers on the way
+            goes_on.set()
+            assert sum(1 for _ in call) == 48
+            assert relay.metric("tocsin_unscored_total") == 0
