@@ -39,7 +39,9 @@ def replay(
     promise = source.require_promise(bundle)
     if not 0 < delta < 1:
         raise CalibrationError(f"--delta: a probability lies between 0 and 1, not {delta:g}")
-    recording = require_finite(responses_of(source, data, model), leave_out_broken, console, source.scorer.masked)
+    also = [] if promise.classes is None else [promise.classes.signal]
+    responses = responses_of(source, data, model, also)
+    recording = require_finite(responses, leave_out_broken, console, source.scorer.masked)
     if not recording.rows:
         raise RecordingError(f"{data}: holds no responses")
     shown = ScoredRecording(source, recording)
@@ -52,10 +54,13 @@ def replay(
         values = [columns[name][row] for name in there if columns[name][row]]
         return " ".join([f"{row:,}", *values])
 
+    row_groups = None
+    if promise.groups and promise.sessions is None:
+        row_groups = shown.names(groups) if promise.classes is None else shown.classes(promise.classes)
     result = replayed(
         promise,
         shown.scores,
-        groups=shown.names(groups) if promise.groups and promise.sessions is None else None,
+        groups=row_groups,
         sessions=shown.names(sessions) if promise.sessions is not None else None,
         versions=columns.get("version"),
         delta=delta,
