@@ -27,8 +27,9 @@ class Classes(NamedTuple):
             result = [names[place] for place in places.tolist()]
         else:
             result = [f"{value:g}" for value in values.ravel().tolist()]
-        for row in np.flatnonzero(np.isnan(values).any(axis=1)).tolist():
-            result[row] = ""
+        if np.isnan(values.sum()):  # also where infinities cancel out
+            for row in np.flatnonzero(np.isnan(values).any(axis=1)).tolist():
+                result[row] = ""
         return result
 
 
