@@ -361,7 +361,7 @@ class Guard:
         assert scoring is not None  # a model without one has no batch: `_signals_of` raises
         signals = family.stack([raws for _, _, raws in batch])
         try:
-            scores = scoring.scorer.run(signals)
+            scores = scoring.run(signals)
         except Exception:
             if len(batch) == 1:
                 raise
@@ -392,7 +392,7 @@ class Guard:
     ) -> None:
         """Give the calls of a batch their verdicts, and report them to the sinks."""
         model: GuardedModel = family.model
-        judged = scoring.judge(scores, batch, model)
+        judged = scoring.judge(scores, batch, model, signals)
         pvalues, by_detector, severities, joint, groups, weighed, identifiers, ended, keyless = judged
         if keyless != (0, 0):
             self._log.warn_keyless(model.name, model.config, keyless)

@@ -56,7 +56,7 @@ class GuardedModel:
                 name, config, config.bundle, state, threads=threads, session_namespace=session_namespace
             )
         self._families: dict[tuple[Kind, ...], Family] = {}
-        self._widths = dict.fromkeys(config.signals, 0) if self.scoring is None else dict(self.scoring.scorer.signals)
+        self._widths = dict.fromkeys(config.signals, 0) if self.scoring is None else dict(self.scoring.signals)
         wanted = list(self._widths)
         self._readers: dict[str, Reader] = {}
         self.edits: dict[str, Edit] = {}
@@ -191,7 +191,7 @@ class GuardedModel:
 
     def misfit(self, signal: str, width: int) -> str:
         """Why rows of that width cannot be scored; empty when they can, and without a bundle."""
-        return "" if self.scoring is None else self.scoring.scorer.misfit(signal, width)
+        return "" if self.scoring is None else self.scoring.misfit(signal, width)
 
     def family(self, signals: tuple[Kind, ...]) -> Family:
         """The family of responses with these signals."""

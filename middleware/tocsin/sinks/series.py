@@ -251,8 +251,10 @@ class ModelSeries:
         if promise.sessions is not None:
             for severity in severities:
                 self.sessions[severity] += 0
-        if promise.sessions is not None or promise.groups:
-            self.keyless["group" if promise.sessions is None else "session"] += 0
+        if promise.sessions is not None:
+            self.keyless["session"] += 0
+        elif promise.groups and promise.classes is None:  # a response always names its class
+            self.keyless["group"] += 0
         if (shadow := self._model.shadow) is not None and shadow.scoring is not None:
             shadow_severities = (*shadow.scoring.promise.alphas, "none", "failed")
             for pair in itertools.product(shadow_severities, severities):

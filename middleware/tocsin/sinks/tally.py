@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from tocsin_calibration.online.inputs import STRIDE
 from tocsin_calibration.promise import OTHERS
 
 POOLED = OTHERS
-WAITING = 16  # batches whose signals are looked at together
+WAITING = 64  # batches whose signals are looked at together
 
 
 class Tally:
@@ -116,7 +117,11 @@ class Tally:
     def projected(self) -> list[NDArray[np.float32]]:
         """`inputs`, with those in them that waited."""
         if self._signals and self._watched is not None:
-            self.inputs.append(self._watched.features(np.concatenate(self._signals)).astype(np.float32))
+            signals = np.concatenate(self._signals)
+            if not np.isfinite(signals).all():
+                signals = signals[np.isfinite(signals).all(axis=1)]
+            if len(signals):
+                self.inputs.append(self._watched.features(signals).astype(np.float32))
             self._signals.clear()
         return self.inputs
 
@@ -125,12 +130,14 @@ class Tally:
         assert self._watched is not None
         start = self.until_next
         self.until_next = start - rows if start >= rows else (start - rows) % STRIDE
-        names = self._watched.signals
-        if start >= rows or any(name not in batch.signals for name in names):
+        if start >= rows:
             return
-        parts = [batch.signals[name][start:rows:STRIDE] for name in names]
+        try:
+            parts = [batch.signals[name][start:rows:STRIDE] for name in self._watched.signals]
+        except KeyError:
+            return
         signals = parts[0].copy() if len(parts) == 1 else np.hstack(parts)
-        if signals.ndim == 2 and signals.shape[1] == len(self._watched.centre) and np.isfinite(signals).all():
+        if signals.shape[1:] == self._watched.centre.shape:
             self._signals.append(signals)
             if len(self._signals) >= WAITING:
                 self.projected()
@@ -145,10 +152,14 @@ class Tally:
             self.versions.append((verdict.version, rows))
 
     def _count_all(self, severities: Sequence[str | None], groups: Sequence[str] | None) -> None:
+        promised = self._promise.groups
+        for group, rows in Counter(groups or ()).items():
+            if group in promised:
+                self.of_group[group] = self.of_group.get(group, 0) + rows
         for at, severity in enumerate(severities):
-            group = POOLED if groups is None or groups[at] not in self._promise.groups else groups[at]
-            if group != POOLED:
-                self.of_group[group] = self.of_group.get(group, 0) + 1
+            if severity is None and not self._in_order:
+                continue
+            group = POOLED if groups is None or groups[at] not in promised else groups[at]
             if severity is not None:
                 self.alarmed[group, severity] = self.alarmed.get((group, severity), 0) + 1
             if self._in_order:
