@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -10,9 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
-    for library in ("OMP", "OPENBLAS", "MKL"):
-        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+for library in ("OMP", "OPENBLAS", "MKL"):  # several processes share the cores; threads that wait for another spin
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 from benchmarks.harness.parts import quick_bundle
 
@@ -59,6 +59,17 @@ LONGEST = (
     "conformance/test_frames_of_clients.py",
     "online/test_urn.py",
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported and collected stays: to look for garbage in it would take a fifth of the time, and later too."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
