@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-for library in ("OMP", "OPENBLAS", "MKL"):  # several processes share the cores; threads that wait for another spin
-    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+# Several processes share the cores, and threads that wait for one another spin.
+os.environ.update({f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")} | dict(os.environ))
 
 from benchmarks.harness.parts import quick_bundle
 
@@ -42,21 +42,33 @@ def _loggers_as_they_were() -> Iterator[None]:
         logger.disabled, logger.propagate, logger.handlers[:] = disabled, propagate, handlers
 
 
-# The files that take longest, of more than half a minute each, in this order.
+# The files that take longest, of more than ten seconds each, in this order.
 LONGEST = (
-    "system/test_robot.py",
     "system/test_nothing_sent.py",
-    "system/test_demo.py",
     "docs/test_tutorials.py",
-    "middleware/test_rules.py",
-    "middleware/test_workers.py",
+    "system/test_robot.py",
+    "system/test_demo.py",
+    "conformance/test_answers_of_upstreams.py",
     "middleware/test_state.py",
+    "conformance/test_frames_of_clients.py",
+    "middleware/test_page.py",
+    "middleware/test_rules.py",
+    "system/test_install.py",
+    "middleware/test_workers.py",
+    "offline/test_offline.py",
+    "middleware/test_recording_progress.py",
     "middleware/test_fleet.py",
-    "middleware/test_events.py",
     "middleware/test_dashboards.py",
+    "relay/test_ports.py",
+    "docs/test_site.py",
+    "http/test_in_process.py",
+    "http/test_matrix.py",
+    "middleware/test_reload_failures.py",
+    "middleware/test_cli_promises.py",
+    "middleware/test_events.py",
+    "middleware/test_rollout_gate.py",
     "middleware/test_telemetry.py",
     "middleware/test_logs.py",
-    "conformance/test_frames_of_clients.py",
     "online/test_urn.py",
 )
 
