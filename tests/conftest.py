@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -74,8 +74,8 @@ LONGEST = (
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
-    """What is imported and collected stays: to look for garbage in it would take a fifth of the time, and later too."""
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported and collected stays: to look for garbage in it takes time, then and during tests."""
     gc.disable()
     try:
         return (yield)
