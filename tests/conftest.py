@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from benchmarks.harness.parts import quick_bundle
 settings.register_profile("tocsin", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile("tocsin")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so it is where a shell runs tests in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # processes that tests start are to be interrupted
 
 
 @pytest.fixture(scope="session")
