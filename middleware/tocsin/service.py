@@ -68,7 +68,7 @@ class Sidecar:
         )
         guard.sinks += [self.metrics] if worker or exports_counts(config) else []
         guard.sinks += [self.events] if worker or exports_counts(config) or config.events is not None else []
-        self.sample = SampleSink(guard.models, config.record, config.workers) if config.record is not None else None
+        self.sample = SampleSink(counted, config.record, config.workers) if config.record is not None else None
         guard.sinks += [self.sample] if self.sample is not None else []
         self.opinions = OpinionSink(guard.config, guard.models, promises, guard.sinks)
         guard.sinks += [self.opinions]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tocsin.configuration.second_opinion import SecondOpinionConfig
@@ -33,6 +35,7 @@ class DrawnCall(NamedTuple):
     responses: Sequence[bytes]
     version: str
     trace: str
+    traceparent: str
     response_id: str
     drawn: Drawn
     time: float
@@ -54,7 +57,8 @@ class Questions(NamedTuple):
 class AskingQueue:
     """The calls of one model that wait to be asked about.
 
-    `on_scores` gets each call with the scores of its opinions, those that were given. `pace` is the budget of calls.
+    `on_scores` gets each call with the scores of its opinions, those that were given, and when asking began, in
+    nanoseconds of Unix time. `pace` is the budget of calls.
     """
 
     def __init__(
@@ -63,7 +67,7 @@ class AskingQueue:
         questions: Questions,
         pace: Pace,
         counts: OpinionCounts,
-        on_scores: Callable[[DrawnCall, dict[str, float]], None],
+        on_scores: Callable[[DrawnCall, dict[str, float], int], None],
     ) -> None:
         self.model, self.questions, self.pace = model, questions, pace
         self._counts, self._on_scores = counts, on_scores
@@ -71,6 +75,7 @@ class AskingQueue:
         self._changed = threading.Condition()
         self._retired = False  # no more calls are taken from here
         self._ending = threading.Event()  # calls under way need not be waited for
+        self._is_closed = False
         self._throttle = LogThrottle()
         self._threads = [
             threading.Thread(target=self._run, name=f"tocsin-opinion-{model}", daemon=True)
@@ -117,6 +122,7 @@ class AskingQueue:
         """Wait for calls under way, at most until `deadline` (time.monotonic)."""
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        self._is_closed = True
 
     def _run(self) -> None:
         while (call := self._next_call()) is not None:
@@ -124,7 +130,8 @@ class AskingQueue:
                 self._ask(call, self.questions)
             except Exception as error:
                 self.lose("failed")
-                self._log("failed", f"{type(error).__name__}: {error}")
+                at = traceback.extract_tb(error.__traceback__)[-1]  # its text might tell what the call said
+                self._log("failed", f"{type(error).__name__} in {Path(at.filename).name}, line {at.lineno}")
 
     def _next_call(self) -> DrawnCall | None:
         with self._changed:
@@ -135,6 +142,7 @@ class AskingQueue:
             return self._waiting.popleft()
 
     def _ask(self, call: DrawnCall, questions: Questions) -> None:
+        began = time.time_ns()
         deadline = call.time + questions.config.max_wait.total_seconds()
         try:
             conversation = _texts_of(call, questions.texts)
@@ -150,8 +158,8 @@ class AskingQueue:
             except Lost as why:
                 self._counts.add(LOST, self.model, name, why.reason)
                 self._log(why.reason, f"opinion {name}: {why}")
-        if scores:
-            self._on_scores(call, scores)
+        if scores and not self._is_closed:  # or nobody takes scores any more
+            self._on_scores(call, scores, began)
 
     def _count_call(self, seconds: float) -> None:
         self._counts.add(CALLS, self.model)

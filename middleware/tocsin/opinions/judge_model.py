@@ -26,19 +26,18 @@ Reply = TypeVar("Reply")
 class JudgeModel:
     """One judge. `seconds` is how long one call may take; `environment` holds its key.
 
-    Raises ConfigError where the environment has no such key.
+    Raises ConfigError where the environment has no key that can be sent.
     """
 
     def __init__(self, config: JudgeModelConfig, seconds: float, environment: Mapping[str, str]) -> None:
         url = config.url
-        if config.key_env is not None and not environment.get(config.key_env):
-            raise ConfigError(f"second_opinion.judge.key_env: the environment has no {config.key_env}")
         tls = UpstreamTls(ca=config.ca) if url.scheme == "https" else None
         self._target = HttpTarget(Address(url.host or "", url.port or 80), tls)
-        self._path = f"{(url.path or '').rstrip('/')}/chat/completions"
+        query = f"?{url.query}" if url.query else ""
+        self._path = f"{(url.path or '').rstrip('/')}/chat/completions{query}"
         self._headers = [("Content-Type", "application/json"), ("User-Agent", "tocsin")]
         if config.key_env is not None:
-            self._headers.append(("Authorization", f"Bearer {environment[config.key_env]}"))
+            self._headers.append(("Authorization", f"Bearer {_key(config.key_env, environment)}"))
         self._model, self._seconds = config.model, seconds
 
     def first_token(self, prompt: str) -> Mapping[str, float]:
@@ -68,8 +67,8 @@ class JudgeModel:
         except TimeoutError:
             raise Lost("timeout", f"the judge did not answer within {self._seconds:g} s") from None
         except (OSError, http.client.HTTPException) as error:
-            what_failed = f"{type(error).__name__}: {error}"
-            raise Lost("unreachable", f"the judge cannot be asked ({what_failed})") from None
+            why = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+            raise Lost("unreachable", f"the judge cannot be asked ({type(error).__name__}{why})") from None
         except ValueError:
             raise Lost("unreadable", f"the judge's answer has more than {MAX_ANSWER:,} bytes") from None
         if status != 200:
@@ -78,6 +77,16 @@ class JudgeModel:
             return json.loads(content)
         except (ValueError, RecursionError):
             raise Lost("unreadable", "the judge's answer is no JSON") from None
+
+
+def _key(name: str, environment: Mapping[str, str]) -> str:
+    """The API key that a variable holds. Raises ConfigError where it holds none."""
+    key = environment.get(name, "").strip()
+    if not key:
+        raise ConfigError(f"second_opinion.judge.key_env: the environment has no {name}")
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"second_opinion.judge.key_env: {name} holds characters that no key can have")
+    return key
 
 
 class PacedJudge:

@@ -13,7 +13,9 @@ from tocsin.errors import ConfigError
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Sinks
+from tocsin.opinions.asking import DrawnCall
 from tocsin.protocols.http.method import JsonMethod
+from tocsin.protocols.method import EVALUATION_NAME
 from tocsin.protocols.paths import METADATA, SignalPath
 from tocsin.state.opening import State
 from tocsin_calibration import Bundle
@@ -50,7 +52,8 @@ def opinion_models(config: Config) -> dict[str, GuardedModel]:
                 restart=settings.restart,
                 evidence=settings.evidence,
             )
-            method = JsonMethod(ROUTE, version=f"metadata.{VERSION_KEY}")
+            attributes = {EVALUATION_NAME: opinion}
+            method = JsonMethod(ROUTE, version=f"metadata.{VERSION_KEY}", attributes=attributes)
             models[name] = GuardedModel(name, guarded, {ROUTE: method}, State())
     return models
 
@@ -73,19 +76,20 @@ class OpinionJudge:
             return [UNPROMISED]
         return [*model.scoring.promise.alphas, NONE]
 
-    def judge(self, name: str, score: float, *, version: str, trace: str) -> str:
-        """The severity of the score of a call that was drawn at random; it counts as evidence. `none` where it does not
-        alarm, `unpromised` where the opinion has no promise, `unscored` where it could not be judged.
+    def judge(self, name: str, score: float, about: DrawnCall, began: int) -> str:
+        """The severity of the score of a call that was drawn at random; it counts as evidence. NONE where it does not
+        alarm, UNPROMISED where the opinion has no promise, UNSCORED where it could not be judged. `began` is when the
+        judge was asked, in nanoseconds of Unix time.
         """
         model = self._guard.models.get(name)
         if model is None:
             return UNPROMISED
         (signal,) = model.config.signals
-        keys = {model.config.signals[signal].path: repr(score), VERSION_KEY: version}
+        keys = {model.config.signals[signal].path: repr(score), VERSION_KEY: about.version}
         plan = self._guard.plan(ROUTE, keys)
         assert plan is not None
         call = self._guard.begin(plan, name, "")
-        call.trace = trace
+        call.trace, call.traceparent, call.began = about.trace, about.traceparent, began
         call.response = _EMPTY
         self._guard.judge([call])
         if call.verdict is None or call.verdict.unscored:

@@ -185,15 +185,18 @@ class _Drawing:
         by: Drawn = "share" if drawn == "share" else "alarm"
         messages = [*call.earlier, call.response]
         self.queue.put(
-            DrawnCall(call.method, call.request, messages, call.version, call.trace, identifier, by, time.monotonic())
-        )
+            DrawnCall(
+                call.method, call.request, messages, call.version, call.trace, call.traceparent, identifier, by,
+                time.monotonic(),
+            )
+        )  # fmt: skip
 
-    def _on_scores(self, call: DrawnCall, scores: dict[str, float]) -> None:
+    def _on_scores(self, call: DrawnCall, scores: dict[str, float], began: int) -> None:
         severities = {}
         for opinion, score in scores.items():
             name = opinion_model(self._model, opinion)
             if call.drawn == "share":
-                severity = self._judge.judge(name, score, version=call.version, trace=call.trace)
+                severity = self._judge.judge(name, score, call, began)
             else:
                 severity = self._judge.severity(name, score)
             severities[opinion] = severity

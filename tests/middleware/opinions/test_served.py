@@ -5,75 +5,18 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import httpx
 import numpy as np
 import pytest
+from benchmarks.harness.by_hand import until
 from benchmarks.harness.chat import tokens_bundle
-from benchmarks.harness.judge_server import JudgeServer, Reply, judge_server
-from benchmarks.harness.openai_server import OpenAIServer, serving
+from benchmarks.harness.judge_server import Reply, judge_server
 from scipy.stats import betabinom, binom
 from tests.command import tocsin
+from tests.middleware.opinions.served import PATIENCE, guarded, opinion_of
 
-from tocsin.configuration.config import Config
 from tocsin.opinions.sampling import Sampler
-from tocsin.testing.guards import ServedGuard, serve_guard
-
-PATIENCE = 60.0
-RATING = {"rating": {"kind": "rating"}}
-
-
-def opinion_of(prompt: str) -> Reply:
-    """Rates an answer by the number in its question: 0 is best, 1 worst."""
-    badness = re.search(r"u=([0-9.]+)", prompt)
-    u = float(badness[1]) if badness else 0.5
-    return {"5": 1.001 - u, "1": u + 0.001, "maybe": 1e-4}
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until something holds."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.01)
-
-
-@contextmanager
-def guarded(judge: JudgeServer | str, *, bundle: Path | None = None, **second: Any) -> Iterator[Guarded]:
-    """A relay before a model server, with a second opinion."""
-    url = judge if isinstance(judge, str) else judge.url
-    settings = {
-        "judge": {"url": url, "model": "judge"}, "opinions": RATING, "share": 1.0, "calls_per_minute": 1_000_000,
-        **second,
-    }  # fmt: skip
-    model = {"protocol": "openai", "bundle": bundle, "ask": bundle is not None, "second_opinion": settings}
-    config = Config(models={"m": model}, mode="annotate")
-    server = OpenAIServer()
-    with serving(server.app()) as upstream, serve_guard(config, upstream=upstream.removeprefix("http://")) as guard:
-        with httpx.Client(base_url=f"http://{guard.target}", timeout=PATIENCE) as client:
-            yield Guarded(guard, client)
-
-
-class Guarded:
-    def __init__(self, guard: ServedGuard, client: httpx.Client) -> None:
-        self.guard, self._client = guard, client
-
-    def say(self, content: str, *, stream: bool = False, trace: str = "") -> str:
-        headers = {"traceparent": f"00-{trace}-{'1' * 16}-01"} if trace else {}
-        body = {"model": "m", "messages": [{"role": "user", "content": content}], "stream": stream}
-        response = self._client.post("/v1/chat/completions", json=body, headers=headers)
-        assert response.status_code == 200, response.text
-        return response.text
-
-    def given(self, **labels: str) -> float:
-        return self.guard.metric("tocsin_second_opinions_total", model="m", **labels)
-
-    def lost(self, **labels: str) -> float:
-        return self.guard.metric("tocsin_second_opinions_lost_total", model="m", **labels)
 
 
 def promised(path: Path, scores: np.ndarray, alpha: float = 0.1) -> Path:
@@ -89,7 +32,7 @@ def test_a_judge_is_asked_after_the_response_about_its_question_and_its_answer()
     with judge_server(opinion_of) as judge, guarded(judge) as served:
         served.say("u=0.5")
         served.say("u=0.5", stream=True)
-        until(lambda: served.given() == 2)
+        until(lambda: served.given() == 2, PATIENCE)
         assert served.given(drawn="share", severity="unpromised", opinion="rating") == 2
         assert served.guard.metric("tocsin_judge_calls_total", model="m") == 2
         assert not served.lost()
@@ -104,14 +47,14 @@ def test_a_judge_is_asked_after_the_response_about_its_question_and_its_answer()
 def test_what_a_judge_does_not_tell_is_lost_by_its_reason(reply: Reply, reason: str) -> None:
     with judge_server(lambda prompt: reply) as judge, guarded(judge) as served:
         served.say("safe")
-        until(lambda: served.lost(reason=reason, opinion="rating") == 1)
+        until(lambda: served.lost(reason=reason, opinion="rating") == 1, PATIENCE)
         assert not served.given()
 
 
 def test_a_judge_that_is_not_there_is_lost_as_unreachable() -> None:
     with guarded("http://127.0.0.1:9/v1") as served:
         served.say("safe")
-        until(lambda: served.lost(reason="unreachable") == 1)
+        until(lambda: served.lost(reason="unreachable") == 1, PATIENCE)
 
 
 def test_responses_do_not_wait_for_a_judge_that_hangs_and_no_more_than_the_queue_waits() -> None:
@@ -120,7 +63,7 @@ def test_responses_do_not_wait_for_a_judge_that_hangs_and_no_more_than_the_queue
         with guarded(judge, concurrent=2, queue=5, timeout="1h") as served:
             for _ in range(20):
                 served.say("safe")
-            until(lambda: len(judge.prompts) == 2 and served.lost(reason="queue_full") >= 12)
+            until(lambda: len(judge.prompts) == 2 and served.lost(reason="queue_full") >= 12, PATIENCE)
             assert served.guard.metric("tocsin_second_opinions_waiting", model="m") == 5
             assert served.lost(reason="queue_full") == 13
             stopping = served.guard.sidecar
@@ -132,7 +75,7 @@ def test_responses_do_not_wait_for_a_judge_that_hangs_and_no_more_than_the_queue
 def test_a_judge_that_answers_too_slowly_is_given_up() -> None:
     with judge_server(lambda prompt: None) as judge, guarded(judge, timeout="100ms") as served:
         served.say("safe")
-        until(lambda: served.lost(reason="timeout") == 1)
+        until(lambda: served.lost(reason="timeout") == 1, PATIENCE)
 
 
 def test_calls_of_the_judge_are_spread_over_the_minute() -> None:
@@ -140,7 +83,7 @@ def test_calls_of_the_judge_are_spread_over_the_minute() -> None:
     with judge_server(opinion_of) as judge, guarded(judge, calls_per_minute=600, max_wait="1s") as served:
         for _ in range(30):
             served.say("safe")
-        until(lambda: served.given() + served.lost(reason="late") == 30)
+        until(lambda: served.given() + served.lost(reason="late") == 30, PATIENCE)
         assert served.lost(reason="late") >= 10 and served.given() >= 1
         assert served.given() == len(judge.times)
     calls = len(judge.times)
@@ -158,7 +101,7 @@ def test_the_share_is_drawn_by_the_trace_the_same_at_every_replica(tmp_path: Pat
             with guarded(judge, share=0.2, sampling_key=key, queue=1_000) as served:
                 for number, trace in enumerate(traces):
                     served.say(f"u=0.{number:04}", trace=trace)
-                until(lambda: served.given() >= len(expected))
+                until(lambda: served.given() >= len(expected), PATIENCE)
             assert {match[0] for prompt in judge.prompts if (match := re.search(r"u=[0-9.]+", prompt))} == expected
 
 
@@ -183,7 +126,7 @@ def test_alarmed_calls_are_asked_about_though_no_other_is(tmp_path: Path) -> Non
             for _ in range(10):
                 served.say("safe")
             served.say("far")
-            until(lambda: served.given(drawn="alarm") == 1)
+            until(lambda: served.given(drawn="alarm") == 1, PATIENCE)
             assert served.given() == 1 and len(judge.prompts) == 1
             # Chosen by an alarm, it is compared with the threshold, and is no evidence about the promise.
             assert served.given(severity="critical") == 1
@@ -203,7 +146,7 @@ def test_false_alarms_of_an_opinion_obey_the_promised_law(tmp_path: Path) -> Non
         with guarded(judge, scores=scores, queue=1_000) as served:
             for value in values[:300]:
                 served.say(f"u={value:.4f}")
-            until(lambda: served.given() == 300)
+            until(lambda: served.given() == 300, PATIENCE)
         bundle = tmp_path / "rating.tocsin"
         done = tocsin(
             "promise", scores, "--score", "rating", "--alpha", alpha, "--share", 1.0, "--out", bundle,
@@ -215,7 +158,7 @@ def test_false_alarms_of_an_opinion_obey_the_promised_law(tmp_path: Path) -> Non
         with guarded(judge, opinions=opinions, queue=1_000) as served:
             for value in values[300:]:
                 served.say(f"u={value:.4f}")
-            until(lambda: served.given() == fresh)
+            until(lambda: served.given() == fresh, PATIENCE)
             alarms = served.given(severity="critical")
             assert served.guard.metric("tocsin_alarms_total", model="m:rating", severity="critical") == alarms
             assert served.guard.metric("tocsin_responses_total", model="m:rating") == fresh
