@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -48,8 +49,8 @@ class JudgeServer:
 
 
 @contextmanager
-def judge_server(reply: Callable[[str], Reply]) -> Iterator[JudgeServer]:
-    """A judge on a port that the system chooses."""
+def judge_server(reply: Callable[[str], Reply], tls: ssl.SSLContext | None = None) -> Iterator[JudgeServer]:
+    """A judge on a port that the system chooses, with TLS where that is given."""
     judge = JudgeServer(reply)
 
     class Handler(BaseHTTPRequestHandler):
@@ -74,11 +75,13 @@ def judge_server(reply: Callable[[str], Reply]) -> Iterator[JudgeServer]:
                 return  # whoever asked has hung up
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     server.daemon_threads = True
     server.block_on_close = False
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    judge.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    judge.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_address[1]}/v1"
     try:
         yield judge
     finally:

@@ -6,9 +6,13 @@ import json
 import logging
 import re
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ import numpy as np
 import pytest
 import yaml
 from benchmarks.harness.by_hand import until
+from benchmarks.harness.certificates import Authority
 from benchmarks.harness.judge_server import judge_server
 from benchmarks.harness.openai_server import OpenAIServer, serving
 from benchmarks.harness.parts import at_once, free_port
@@ -189,3 +194,39 @@ def test_neither_texts_nor_what_a_judge_says_is_logged(caplog: pytest.LogCapture
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("tocsin")]
     assert any("no second opinion" in line for line in ours)
     assert not any("canary" in line or "w0 w1" in line for line in ours)
+
+
+def test_a_judge_is_asked_over_tls_if_its_certificate_is_of_the_named_authority(tmp_path: Path) -> None:
+    authority, strangers = Authority(tmp_path / "ca"), Authority(tmp_path / "strangers", "strangers")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*authority.sign("judge"))
+    with judge_server(opinion_of, tls) as judge:
+        with guarded(judge, judge={"url": judge.url, "model": "judge", "ca": authority.ca}) as served:
+            served.say("safe")
+            until(lambda: served.given() == 1, PATIENCE)
+        with guarded(judge, judge={"url": judge.url, "model": "judge", "ca": strangers.ca}) as served:
+            served.say("safe")
+            until(lambda: served.lost(reason="unreachable") == 1, PATIENCE)
+    assert len(judge.prompts) == 1
+
+
+def test_a_judge_that_sends_byte_by_byte_has_no_more_time_than_another() -> None:
+    """The limit is for the whole answer: bytes that keep coming do not renew it."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def drip() -> None:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while not ended.wait(0.02):
+                connection.sendall(b" ")
+
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
+    with guarded(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", timeout="200ms") as served:
+        served.say("safe")
+        until(lambda: served.lost(reason="timeout") == 1, PATIENCE)
+    ended.set()
+    listening.close()
+    thread.join(PATIENCE)
