@@ -89,6 +89,11 @@ class AskingQueue:
         """How many calls wait."""
         return len(self._waiting)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether some of its threads run."""
+        return any(thread.is_alive() for thread in self._threads)
+
     def put(self, call: DrawnCall) -> None:
         """Have a call asked about; it is lost where too many wait. Never blocks for long and never raises."""
         with self._changed:

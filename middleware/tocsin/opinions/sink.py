@@ -52,6 +52,7 @@ class OpinionSink(Sink):
         self._workers = config.workers
         self._process_key = secrets.token_bytes(32)
         self._drawing: dict[str, _Drawing] = {}
+        self._retiring: list[AskingQueue] = []  # of before a reload, some of whose calls may be under way
         self._install(_questions(models))
 
     def follow(self, config: Config, models: Mapping[str, GuardedModel], promises: Mapping[str, GuardedModel]) -> None:
@@ -87,7 +88,7 @@ class OpinionSink(Sink):
     def close(self) -> None:
         """End. Calls under way have CLOSE_TIMEOUT seconds, those that wait are lost."""
         deadline = time.monotonic() + CLOSE_TIMEOUT
-        queues = [drawing.queue for drawing in self._drawing.values()]
+        queues = [*self._retiring, *(drawing.queue for drawing in self._drawing.values())]
         for queue in queues:
             queue.end()
         for queue in queues:
@@ -102,6 +103,8 @@ class OpinionSink(Sink):
                 pace.interval = 60.0 * self._workers / new.config.calls_per_minute
                 drawing[name] = _Drawing(name, new, pace, self._counts, self._judge, self._process_key)
             self._drawing = drawing
+            self._retiring = [queue for queue in self._retiring if queue.is_busy]
+            self._retiring += [old.queue for old in before.values()]
             for name, old in before.items():
                 for call in old.queue.retire():
                     queue = drawing[name].queue if name in drawing else old.queue
