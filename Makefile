@@ -101,6 +101,7 @@ bench: build/compiled/.made ## measure the data plane beside Envoy and nginx, an
 	$(BIN)/python -m benchmarks.dataplane --json dataplane.json
 	$(BIN)/python -m benchmarks.ext_proc --json ext_proc.json
 	$(BIN)/python -m benchmarks.http_relay --json http_relay.json
+	$(BIN)/python -m benchmarks.second_opinion --json second_opinion.json
 
 interop: $(VENV)/dev ## clients and servers in Go, Node, Java and C-core, through each mode (INTEROP='-k go-go')
 	@$(call debian,go h2load nghttpd nginx,$(GO_PACKAGES) $(BENCH_PACKAGES))

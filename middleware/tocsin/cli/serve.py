@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from tocsin.addresses import redacted_url
 from tocsin.checking import file_problems
 from tocsin.cli.edition import is_compiled
 from tocsin.configuration.config import Config
@@ -86,6 +87,12 @@ def _announce(guard: Guard, addresses: Sequence[object], http: HttpEndpoint | No
         else:
             promise = "; ".join(str(model.scoring.promise).splitlines())
             log.info("model %s, %s: %s", model.name, model.scoring.digest[:19], promise)
+    for name, settings in guard.config.models.items():
+        if (second := settings.second_opinion) is not None:
+            what = f"{second.share:g} of its calls" + (", and of those that alarm," if second.alarmed else "")
+            log.info(
+                "model %s: texts of %s are sent to the judge at %s", name, what, redacted_url(str(second.judge.url))
+            )
     config = guard.config
     metrics = f", metrics on {http.url}/metrics" if http is not None else ""
     if http is not None and config.page:
