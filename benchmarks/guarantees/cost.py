@@ -93,7 +93,7 @@ def _ways(folder: Path, models: int) -> dict[str, Served]:
     scorer = compile([Entropy(), MaxSoftmax(), Mahalanobis()], fit_on=safe.take(slice(0, 300)))
     rest = safe.take(slice(300, None))
     classes = Classes("probs", 10)
-    result = {}
+    result: dict[str, Served] = {}
     for way in (JOINT, CAUSES, INPUTS, CLASSES):
         groups = classes.of(rest["probs"]) if way == CLASSES else None
         terms: dict[str, Any] = {"detectors": scorer.detectors, "on_average": True}
