@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from benchmarks.harness.parts import quick_bundle, safe_traffic, settings
 from rich.console import Console
-from tests.middleware.test_causes import judge
-from tests.middleware.test_replay import recorded
+from tests.middleware.replay.test_replay import recorded
+from tests.middleware.sinks.test_causes import judge
 from typer.testing import CliRunner
 
 from tocsin.cli.main import app

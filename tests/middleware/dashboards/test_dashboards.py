@@ -35,7 +35,7 @@ from typer.testing import CliRunner
 from tocsin.cli.dashboards import as_json, boards
 from tocsin.cli.main import app
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BOARDS = {name: json.loads(as_json(board)) for name, board in boards().items()}
 QUERIES = [
     (name, panel["title"], target["expr"])
