@@ -147,9 +147,10 @@ class ChangePoints:
         cumulative = counts + np.cumsum(counted, axis=0)
         passed = np.arange(1, blocks + 1) * step - before
         times = np.interp(passed, ends, [stretches[0].began, *(stretch.ended for stretch in stretches)])
+        size, content = cumulative.itemsize * kinds, cumulative.tobytes()  # slices of which cost less than an array's
         return [
-            (first + row, when, content.tobytes())
-            for row, when, content in zip(passed.tolist(), times.tolist(), cumulative, strict=False)
+            (first + row, when, content[at * size : (at + 1) * size])
+            for at, (row, when) in enumerate(zip(passed.tolist(), times.tolist(), strict=True))
         ]
 
     def _tidy(self) -> None:

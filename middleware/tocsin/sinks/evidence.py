@@ -228,10 +228,10 @@ class Evidence:
         if self._inputs is not None:
             for features in tally.projected():
                 self._inputs.add(features.astype(np.float64))
+        joint = np.asarray(tally.joint, np.float64)
         if tally.joint and self._drift is not None:
-            self._drift.add(tally.joint, self._clock())
+            self._drift.add(joint, self._clock())
         if tally.by_detector and self._causes is not None:
-            joint = np.asarray(tally.joint, np.float64)
             groups = tally.groups if self._promise.groups else None
             self._causes.add(np.concatenate(tally.by_detector), joint, tally.versions, groups, self._clock())
         if tally.rows and self._alarm_changes is not None:
