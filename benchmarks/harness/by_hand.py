@@ -131,8 +131,8 @@ def unconnected(relay: Relay) -> Any:
     """The relay's first port, which connects to nobody: the test is both peers."""
     port: Any = relay.ports[0]
 
-    async def nobody(protocol: Any) -> None:
-        del protocol
+    async def nobody(protocol: Any, *, is_http1: bool = False) -> None:
+        del protocol, is_http1
 
     port.connect_upstream, port.keep_alive = nobody, lambda transport: None
     return port

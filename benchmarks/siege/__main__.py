@@ -22,7 +22,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.report import Check, arguments, at_most, console, finish
-from benchmarks.siege import memory, work
+from benchmarks.siege import http1, memory, processor, work
 from benchmarks.siege.ground import AFTER, LASTS, PEACE, Ground, descriptors
 
 SLACK = 64  # MiB over max_memory
@@ -30,12 +30,14 @@ SLOWER = 2.0  # times the median in peace
 LONGEST = 1.0  # seconds of the ordinary caller's longest call
 THREADS = 32  # that an attack may make a relay start
 
+PARTS = (memory, work, http1, processor)
 Attack = Callable[[Ground], Iterator[None] | None]  # what comes before a `yield` prepares it
-ATTACKS: dict[str, Attack] = {attack.__name__: attack for attack in (*memory.ATTACKS, *work.ATTACKS)}
-OPTIONS = {**memory.OPTIONS, **work.OPTIONS}
+ATTACKS: dict[str, Attack] = {attack.__name__: attack for part in PARTS for attack in part.ATTACKS}
+OPTIONS = {name: options for part in PARTS for name, options in part.OPTIONS.items()}
 IN_ANNOTATE = (
     "padded_data_unfinished", "held_answers_unread", "layouts", "session_names", "gzip_bombs", "early_header_blocks",
-    "giant_batch", "pings",
+    "giant_batch", "pings", "http_answers_unread", "http_pipelines", "http_endless_answers", "processor_unread",
+    "processor_endless_bodies",
 )  # fmt: skip
 
 

@@ -17,12 +17,14 @@ import sys
 import threading
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from benchmarks.harness.certificates import Authority
+from benchmarks.harness.chat import each_token_bundle
 from benchmarks.harness.parts import SIGNALS, free_port, quick_bundle
 from benchmarks.harness.raw_peers import RawPeer, ScriptedUpstream, close_clients, connect
 from benchmarks.harness.served import in_sessions
@@ -52,19 +54,25 @@ class Ground:
         self.evil = ScriptedUpstream()
         self._held: list[socket.socket] = []
         self._processes: list[subprocess.Popen[Any]] = []
-        upstream, busy, *ports = [free_port() for _ in range(8)]
+        upstream, busy, over_http, *ports = [free_port() for _ in range(11)]
         addresses = [f"127.0.0.1:{port}" for port in ports]
-        self.target, self.attacked, self.tls, self.to_evil, self.metrics, self.admin = addresses
+        self.target, self.attacked, self.tls, self.to_evil, self.metrics, self.admin, *others = addresses
+        self.http, self.processor = others
+        self._http_upstream = f"127.0.0.1:{over_http}"
+        servers = [upstream, busy]
         giant = ["giant"] if options.pop("giant", False) else []
         self._log = (folder / "siege.log").open("ab")
         self._start(["benchmarks.siege.server", str(upstream)], subprocess.DEVNULL)
         self._start(["benchmarks.siege.server", str(busy), *giant], subprocess.DEVNULL, politeness=10)
+        if options.get("http"):
+            servers.append(over_http)
+            self._start(["benchmarks.siege.http_server", str(over_http)], subprocess.DEVNULL, politeness=10)
         config = self._config(folder, upstream, busy, options)
         file = folder / "siege.yaml"
         file.write_text(yaml.safe_dump(config))
         self.max_memory = int(config["max_memory"].removesuffix("MiB"))
         self.relay = self._start(["tocsin", "serve", "-c", str(file)], subprocess.DEVNULL, limited=True)
-        for port in (upstream, busy):
+        for port in servers:
             self._wait(f"127.0.0.1:{port}")
         caller = self._start(["benchmarks.siege.caller", self.target, mode], subprocess.PIPE)
         threading.Thread(target=self._listen, args=(caller,), daemon=True).start()
@@ -87,7 +95,8 @@ class Ground:
         model = {"bundle": str(bundle), "signals": signals, **session}
         if self.mode == "enforce":
             model["on_alarm"] = {"critical": "block", "warning": "flag"}
-        return {
+        over_http = options.pop("http", False)
+        config = {
             "listen": self.target, "upstream": f"127.0.0.1:{upstream}", "mode": self.mode, "metrics": self.metrics,
             "fail": "closed" if self.mode == "enforce" else "open", "admin": self.admin, "max_memory": "32MiB",
             "listeners": [
@@ -98,6 +107,22 @@ class Ground:
             ],
             "models": {"digits": model}, **options,
         }  # fmt: skip
+        return self._over_http(folder, config) if over_http else config
+
+    def _over_http(self, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+        """With a model that is asked over HTTP: by the relay, and by Envoy. What it is asked waits to be changed."""
+        tokens = folder / "tokens.tocsin"
+        if not tokens.exists():
+            each_token_bundle(tokens)
+        chat: dict[str, Any] = {"protocol": "openai", "bundle": str(tokens), "session": "stream", "ask": 2}
+        if self.mode == "enforce":
+            chat["on_alarm"] = {"warning": "block"}
+        listener = {"listen": self.http, "upstream": self._http_upstream, "model": "m"}
+        return config | {
+            "ext_proc": self.processor,
+            "listeners": [*config["listeners"], listener],
+            "models": {**config["models"], "m": chat},
+        }
 
     def _start(
         self, module: list[str], out: int, *, limited: bool = False, politeness: int = 0
@@ -145,6 +170,19 @@ class Ground:
             return
         self._held.append(connection)
 
+    def call(self, first: bytes, *, reads: bool = True, receive_buffer: int = 4_096) -> socket.socket:
+        """A caller over HTTP/1.1, that has sent this; one that does not read has a small buffer for what comes."""
+        caller = socket.socket()
+        if receive_buffer and not reads:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        caller.settimeout(2)
+        host, port = self.http.split(":")
+        with suppress(OSError):
+            caller.connect((host, int(port)))
+            caller.sendall(first)
+        self._held.append(caller)
+        return caller
+
     # -- what it costs
 
     def at_rest(self) -> float:
@@ -171,7 +209,9 @@ class Ground:
                 lines = answer.read().decode().splitlines()
         except OSError:
             return {}
-        names = ("tocsin_relay_limited", "tocsin_relay_not_understood", "tocsin_unscored", "tocsin_relay_kept")
+        counters = ("unscored", "relay_kept", "relay_limited", "relay_not_understood", "ext_proc_limited",
+                    "ext_proc_not_understood")  # fmt: skip
+        names = tuple(f"tocsin_{name}" for name in counters)
         counts = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line.startswith(names)}
         return {name: value for name, value in counts.items() if value and "_created" not in name}
 

@@ -1,10 +1,10 @@
 """Mixed traffic through all three modes for minutes, while things are broken on purpose.
 
 Every call is made twice, to the model server itself and through a relay, and everything that a caller can observe is
-compared: messages, status, details, metadata. Meanwhile the model server is killed, stopped and started again, relays
-are told to reload broken and good files, and one is ended and started again. A call that overlaps such a fault may
-fail; it may never be altered. Memory of the relays is watched, what is resident and what is in use of it (much finer),
-and so are file descriptors. Beside them all, a caller of each
+compared: messages, status, details, metadata; over HTTP status, fields and bodies, verdicts apart. Meanwhile the model
+server is killed, stopped and started again, relays are told to reload broken and good files, and one is ended and
+started again. A call that overlaps such a fault may fail; it may never be altered. Memory of the relays is watched,
+what is resident and what is in use of it (much finer), and so are file descriptors. Beside them all, a caller of each
 relay misbehaves: it ignores windows, never reads, floods, breaks rules or vanishes; nobody else may notice.
 """
 
@@ -49,6 +49,9 @@ def results(soak: Soak) -> dict[str, Any]:
             "calls": soak.calls[mode],
             "altered": soak.altered[mode],
             "lost": soak.lost[mode],
+            "http_calls": soak.calls[f"{mode}, http"],
+            "http_altered": soak.altered[f"{mode}, http"],
+            "http_lost": soak.lost[f"{mode}, http"],
             "used_mb_an_hour": relay.used_slope(),
             "resident_mb_an_hour": relay.resident_slope(),
             "samples": [sample._replace(at=sample.at - soak.began)._asdict() for sample in relay.samples],
@@ -65,13 +68,13 @@ def results(soak: Soak) -> dict[str, Any]:
 
 def tell(soak: Soak) -> None:
     table = Table(
-        "mode", "calls", "altered", "lost", "resident", "grows an hour", "in use grows an hour", "descriptors",
-        title="Soak",
+        "mode", "calls (gRPC + HTTP)", "altered", "lost", "resident", "grows an hour", "in use grows an hour",
+        "descriptors", title="Soak",
     )  # fmt: skip
     for mode, relay in soak.relays.items():
         held = [sample.descriptors for sample in relay.samples]
         table.add_row(
-            mode, f"{soak.calls[mode]:,}", str(soak.altered[mode]), str(soak.lost[mode]),
+            mode, *(_of_both(counts, mode) for counts in (soak.calls, soak.altered, soak.lost)),
             f"{statistics.median(sample.resident for sample in relay.samples):.1f} MB", grows(relay.resident_slope()),
             grows(relay.used_slope()), f"{min(held)} to {max(held)}",
         )  # fmt: skip
@@ -79,6 +82,11 @@ def tell(soak: Soak) -> None:
     faults = Counter(fault for _, _, fault in soak.faults)
     console.print(f"faults: {dict(faults)}; calls that failed in them: {dict(soak.excused)}")
     console.print(f"callers that misbehaved: {dict(soak.misbehaved)}")
+
+
+def _of_both(counts: Counter[str], mode: str) -> str:
+    """A count of gRPC's calls and of HTTP's."""
+    return f"{counts[mode]:,} + {counts[f'{mode}, http']:,}"
 
 
 def grows(slope: tuple[float, float]) -> str:

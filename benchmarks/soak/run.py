@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import yaml
 
 from benchmarks.dataplane.hops import free_port
+from benchmarks.harness.chat import tokens_bundle
 from benchmarks.harness.parts import SIGNALS, quick_bundle
 from benchmarks.report import console
+from benchmarks.soak import http_calls
 from benchmarks.soak.calls import Wish, observed, wished
 from benchmarks.soak.misbehaving import WAYS, misbehave
 from benchmarks.soak.process import Part, RelayPart
@@ -41,7 +44,10 @@ class Soak:
     def __init__(self, folder: Path, seed: int) -> None:
         self._folder, self._seed = folder, seed
         quick_bundle(folder / "soak.tocsin")
-        self._port = free_port()
+        tokens_bundle(folder / "chat.tocsin")
+        self._port, self._http_port = free_port(), free_port()
+        self._http_server = Part("http_server", ["benchmarks.siege.http_server", str(self._http_port)], folder)
+        self._http_targets = {mode: f"127.0.0.1:{free_port()}" for mode in MODES}
         self._server = Part("server", ["benchmarks.soak.server", str(self._port)], folder)
         self._targets: dict[str, str] = {}
         self.relays: dict[str, RelayPart] = {}
@@ -65,7 +71,13 @@ class Soak:
         content = {
             "listen": self._targets[mode], "upstream": f"127.0.0.1:{self._port}", "mode": mode, "metrics": None,
             "drain_delay": "0s",
-            "admin": None, "models": {"digits": {"bundle": "soak.tocsin", "signals": SIGNALS}},
+            "admin": None, "models": {
+                "digits": {"bundle": "soak.tocsin", "signals": SIGNALS},
+                "m": {"bundle": "chat.tocsin", "protocol": "openai"},
+            },
+            "listeners": [{
+                "listen": self._http_targets[mode], "upstream": f"127.0.0.1:{self._http_port}", "model": "m",
+            }],
         }  # fmt: skip
         text = "models: [" if broken else yaml.safe_dump(content)
         (self._folder / f"{mode}.yaml").write_text(text)
@@ -77,6 +89,7 @@ class Soak:
         self.began = time.monotonic()
         ends = self.began + seconds
         callers = [self._call(mode, number, ends) for mode in MODES for number in range(CALLERS)]
+        callers += [self._call_http(mode, ends) for mode in MODES]
         rude = [self._misbehave(mode, ends) for mode in MODES]
         await asyncio.gather(*callers, *rude, self._break(ends), self._watch(ends))
 
@@ -112,6 +125,41 @@ class Soak:
                         self.excused[excuse] += 1
                     else:
                         self._blame(mode, wish, without, with_it, (began, between, ended))
+
+    async def _call_http(self, mode: str, ends: float) -> None:
+        """The same over HTTP, and now and then a caller that breaks its rules."""
+        dice = random.Random(f"{self._seed} {mode} http")
+        at, through = f"http://127.0.0.1:{self._http_port}", f"http://{self._http_targets[mode]}"
+        limits = httpx.Timeout(60)
+        async with (
+            httpx.AsyncClient(base_url=at, timeout=limits) as direct,
+            httpx.AsyncClient(base_url=through, timeout=limits) as relayed,
+        ):
+            while time.monotonic() < ends:
+                await self._may_call.wait()
+                self._busy += 1
+                if dice.random() < 0.05:
+                    how = dice.choice(http_calls.WAYS)
+                    self.misbehaved[how] += 1
+                    await asyncio.to_thread(http_calls.misbehave, self._http_targets[mode], how, dice.uniform(0, 0.5))
+                wish, began = http_calls.wished(dice), time.monotonic()
+                expected = await http_calls.observed(direct, wish)
+                got = await http_calls.observed(relayed, wish)
+                excuse = self._excuse(began, time.monotonic())
+                self._busy -= 1
+                if not self._busy:
+                    self._all_rest.set()
+                self.calls[f"{mode}, http"] += 1
+                if got == expected:
+                    continue
+                if excuse and (got["code"] != "OK" or expected["code"] != "OK"):
+                    self.excused[excuse] += 1
+                    continue
+                failed = got["code"] != "OK" and expected["code"] == "OK"
+                (self.lost if failed else self.altered)[f"{mode}, http"] += 1
+                if len(self.differences) < 20:
+                    self.differences.append(f"{mode} {wish}: {str(expected)[:300]} -> {str(got)[:300]}")
+                    console.print(self.differences[-1], style="red", markup=False)
 
     def _excuse(self, began: float, ended: float) -> str:
         return next((what for start, stop, what in self.faults if began < stop and ended > start), "")
@@ -216,5 +264,5 @@ class Soak:
 
     def end(self) -> None:
         """End every process."""
-        for part in (self._server, *self.relays.values()):
+        for part in (self._server, self._http_server, *self.relays.values()):
             part.end()

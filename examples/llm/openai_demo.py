@@ -1,21 +1,20 @@
-"""A language model behind OpenAI's HTTP API, guarded where its callers come in: by Envoy, and in the caller itself.
+"""A language model behind OpenAI's HTTP API, guarded where its callers come in: by Envoy, by a relay, by the caller.
 
     make demo-openai
 
 A real Envoy stands before the model and asks Tocsin, its external processor, about every answer; then the same client
-asks the model itself, with a guarded transport in its own process. Tokens are judged in a window of their stream, and a
-stream is stopped in the middle when it is stranger than all but two of a hundred safe ones.
+goes through Tocsin's own relay of HTTP; then it asks the model itself, with a guarded transport in its own process.
+Tokens are judged in a window of their stream, and a stream is stopped in the middle when it is stranger than all but
+two of a hundred safe ones.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,70 +22,54 @@ from typing import Any
 import httpx
 import openai
 import yaml
+from answers import ALTERNATIVES, NAME
+from steps import ask_all, ask_safe, draw_worst, files, learn, show
 
 sys.path.append(str(Path(__file__).parents[1]))
-from demo import ALTERNATIVES, NAME, WINDOW, ask, draw, pvalues
-from prompts import ASTRAY, SAFE, USUAL
 from running import fetched, process, run, say, tocsin
 
 import tocsin as guards
-from tocsin_calibration import Bundle
 
-MODEL, ENVOY, PROCESSOR, METRICS = 19470, 19471, 19472, 19473  # ports
+MODEL, ENVOY, PROCESSOR, METRICS, RELAY = range(19470, 19475)  # ports
 HERE = Path(__file__).parent
+COUNTED = (
+    "tocsin_actions_total",
+    "tocsin_sessions_total",
+    "tocsin_ext_proc_exchanges_total",
+    "tocsin_relay_calls_total",
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(".demo/openai"))
-    parser.add_argument("--prompts", type=int, default=len(SAFE), help="safe prompts to learn from")
-    options = parser.parse_args()
-    out: Path = options.out
-    out.mkdir(parents=True, exist_ok=True)
-    for old in (out / "safe").glob("*.parquet"):
-        old.unlink()
-    bundle, config = out / "llm.tocsin", out / "tocsin.yaml"
-    model, envoy = client(MODEL), client(ENVOY)
+    learned = files(__doc__ or "", ".demo/openai")
+    out, config = learned.out, learned.config
+    model, envoy, relay = client(MODEL), client(ENVOY), client(RELAY)
+    stopped = {}
     with ExitStack() as running:
         say("starting the model: SmolLM2-135M-Instruct on this machine's processor, behind OpenAI's API")
         server = [sys.executable, HERE / "openai_api.py", "--port", MODEL]
         running.enter_context(process(server, out / "model.log", f"{NAME} on"))
         wait_for(f"http://127.0.0.1:{MODEL}/v1/models")
         write(config, "observe")
-        recording = [*tocsin("record"), "-c", config, "-o", out / "safe"]
+        recording = [*tocsin("record"), "-c", config, "-o", learned.safe]
         with process(recording, out / "record.log", "recording:"), gateway(out, config):
-            safe = SAFE[: options.prompts]
-            say(f"asking {len(safe)} safe questions through Envoy, and recording what it sends to Tocsin")
-            with ThreadPoolExecutor(16) as pool:
-                list(pool.map(lambda question: ask(envoy, question), safe))
-        detectors = ["-d", "max_surprisal", "-d", "token_entropy"]
-        run("fit", out / "safe", "-o", bundle, *detectors, "--sessions", "session", "--share", "0.3")
-        promised = ["--sessions", "session", "--window", WINDOW, "--warning", "0.05", "--critical", "0.02"]
-        run("calibrate", bundle, out / "safe", *promised, "--on-average")
+            ask_safe(envoy, learned, "Envoy, which sends them to Tocsin")
+        learn(learned)
         say("the same questions and stranger ones, straight from the model")
-        usual, *strange = [ask(model, question) for question in (USUAL, *ASTRAY)]
+        complete = ask_all(model)
         write(config, "enforce")
         with process([*tocsin("serve"), "-c", config], out / "serve.log", "external processor"), gateway(out, config):
             say("and now through Envoy, stopped where they go astray")
-            by_envoy = [ask(envoy, question) for question in (USUAL, *ASTRAY)]
+            stopped["Envoy"] = ask_all(envoy)
+            say("through Tocsin's own relay, without Envoy")
+            stopped["relay"] = ask_all(relay)
             metrics = fetched(f"http://127.0.0.1:{METRICS}/metrics")
-        say("once more without Envoy: the caller guards itself, by its transport")
-        guard = guards.Guard.open(config)
-        transport = guards.guard_transport(httpx.HTTPTransport(), guard)
+        say("and with nothing in between: the caller guards itself, by its transport")
+        transport = guards.guard_transport(httpx.HTTPTransport(), guards.Guard.open(config))
         with httpx.Client(transport=transport, timeout=120) as guarded:
-            caller = client(MODEL, http_client=guarded)
-            by_transport = [ask(caller, question) for question in (USUAL, *ASTRAY)]
-    questions = (USUAL, *ASTRAY)
-    for question, complete, first, second in zip(questions, (usual, *strange), by_envoy, by_transport, strict=True):
-        print(f"\n{question}\n  {''.join(complete.tokens)!r}")
-        for position, cut in (("Envoy", first), ("transport", second)):
-            print(f"  {position}: {len(cut.tokens)} of {len(complete.tokens)} tokens, then: {cut.ended}")
-    counted = ("tocsin_actions_total", "tocsin_sessions_total", "tocsin_ext_proc_exchanges_total")
-    print("\n" + "\n".join(line for line in metrics.splitlines() if line.startswith(counted)))
-    opened = Bundle.read(bundle)
-    worst = min(range(len(ASTRAY)), key=lambda at: min(pvalues(opened, strange[at])))
-    draw(opened, [(USUAL, usual), (ASTRAY[worst], strange[worst])], out / "tokens.png")
-    say(f"one safe and one alarmed answer, token by token: {out / 'tokens.png'}")
+            stopped["transport"] = ask_all(client(MODEL, http_client=guarded))
+    show(complete, stopped, metrics, COUNTED)
+    draw_worst(learned, complete)
 
 
 def client(port: int, **more: Any) -> openai.OpenAI:
@@ -94,14 +77,15 @@ def client(port: int, **more: Any) -> openai.OpenAI:
 
 
 def write(config: Path, mode: str) -> None:
-    """The configuration of both positions: `ask` asks for what the caller did not, and takes it out again."""
+    """The configuration of all positions: `ask` asks for what the caller did not, and takes it out again."""
     model: dict[str, Any] = {
         "protocol": "openai", "ask": ALTERNATIVES, "judge": "message", "session": "stream", "scoring_budget": "1s",
     }  # fmt: skip
     if mode != "observe":  # before that there is no bundle
         model |= {"bundle": "llm.tocsin", "on_alarm": {"critical": "block"}}
     config.write_text(yaml.safe_dump({
-        "ext_proc": f"127.0.0.1:{PROCESSOR}", "mode": mode, "admin": None, "metrics": f"127.0.0.1:{METRICS}",
+        "ext_proc": f"127.0.0.1:{PROCESSOR}", "listen": f"127.0.0.1:{RELAY}", "upstream": f"127.0.0.1:{MODEL}",
+        "mode": mode, "admin": None, "metrics": f"127.0.0.1:{METRICS}",
         "models": {NAME: model},
     }))  # fmt: skip
 

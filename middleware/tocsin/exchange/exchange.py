@@ -136,6 +136,11 @@ class Exchange:
         """Whether Tocsin asked for something that it has to take out of the response again."""
         return self._applied is not None
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the response that wait for what completes them."""
+        return 0 if self._framing is None else self._framing.kept_bytes
+
     def on_request(self, body: bytes | None, fault: Fault | None = None) -> bytes | None:
         """The request is complete, or could not be read for `fault`. Returns what goes on in its place, None for the
         same bytes.
@@ -234,6 +239,12 @@ class Exchange:
         held_parts, self._held_parts = self._held_parts, None
         return self._segments(events, b"".join(held_parts or ()))
 
+    def forget_response(self) -> None:
+        """No more of the response is read: drop what waits for its rest at once, whoever still holds the exchange."""
+        if self._framing is not None:
+            self._framing, self._decoding = _Forgotten(), None
+        self._held_parts = None
+
     def messages_of(self, status: int, headers: Headers, body: bytes) -> tuple[list[bytes], bytes] | None:
         """The messages of another response to the same request, and its body as the caller may get it. None where it is
         no success or cannot be read.
@@ -330,12 +341,27 @@ class _Unread:
     def __init__(self, fault: Fault | None) -> None:
         self._fault = fault
 
+    kept_bytes = 0
+
     def feed(self, content: bytes) -> list[Event]:
         fault, self._fault = self._fault, None
         return [Event(content, None, fault)]
 
     def end(self) -> list[Event]:
         return [Event(b"", None, self._fault)] if self._fault is not None else []
+
+
+class _Forgotten:
+    """A response of which nothing more is read, and nothing goes on."""
+
+    kept_bytes = 0
+
+    def feed(self, content: bytes) -> list[Event]:
+        del content
+        return []
+
+    def end(self) -> list[Event]:
+        return []
 
 
 def _kind(content_type: str) -> str:

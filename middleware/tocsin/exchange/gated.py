@@ -68,6 +68,7 @@ class GatedResponse:
         self._ready: list[bytes] = []
         self._steps: list[Step] = []
         self._size = 0  # bytes that wait, as they were charged
+        self._unread_bytes = 0  # of what is not complete, as they were charged
         self._kept_bytes = 0  # of messages that wait to be judged with others, as they were charged
         self._arrived = 0.0  # when what waits for verdicts came
         self._timer: TimerHandle | None = None
@@ -95,6 +96,8 @@ class GatedResponse:
     def take(self, segments: Sequence[Segment]) -> None:
         """Parts of the response have come."""
         gate, memory, held = self.gate, self._memory, self._segments
+        if self.charges or not self.keeps:  # else all of the response is charged as it comes
+            self._count_unread(self.exchange.kept_bytes)
         for segment in segments:
             if self.instead is not None:
                 return
@@ -254,6 +257,14 @@ class GatedResponse:
         """Nothing is kept any more."""
         self.free(self._size)
 
+    def _count_unread(self, unread_bytes: int) -> None:
+        """Count what cannot be read yet, because the rest of it is missing."""
+        size, self._unread_bytes = unread_bytes - self._unread_bytes, unread_bytes
+        if size > 0:
+            self._memory.charge(size)
+        elif size:
+            self._memory.release(-size)
+
     def _count_kept(self) -> None:
         """Count the messages that wait to be judged with others."""
         size = self.call.kept_bytes - self._kept_bytes
@@ -279,6 +290,7 @@ class GatedResponse:
         self._ready.clear()
         self._steps.clear()
         self.free_all()
-        self._memory.release(self._kept_bytes)
-        self._kept_bytes = 0
+        self._memory.release(self._kept_bytes + self._unread_bytes)
+        self._kept_bytes = self._unread_bytes = 0
+        self.exchange.forget_response()
         self.exchange.guard.on_call_closed(self.call)

@@ -27,7 +27,10 @@ class Event(NamedTuple):
 
 
 class Framing(Protocol):
-    """Cuts a stream into events."""
+    """Cuts a stream into events. `kept_bytes` of it are here, because what they belong to is not complete."""
+
+    @property
+    def kept_bytes(self) -> int: ...
 
     def feed(self, content: bytes) -> list[Event]:
         """The events that these bytes complete."""
@@ -46,6 +49,11 @@ class _Cutting:
         self._buffer = bytearray()
         self._searched = 0
         self._is_oversized = False
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of an event that is not complete."""
+        return len(self._buffer)
 
     def feed(self, content: bytes) -> list[Event]:
         """The events that these bytes complete."""
@@ -98,9 +106,15 @@ class ServerSentEvents(_Cutting):
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self._is_first = True
+        self._has_returns = False
+
+    def feed(self, content: bytes) -> list[Event]:
+        if not self._has_returns and b"\r" in content:  # of what is new: a long event is not searched again and again
+            self._has_returns = True
+        return super().feed(content)
 
     def _end_behind(self, start: int) -> int:
-        if b"\r" not in self._buffer:  # mostly so, and faster
+        if not self._has_returns:  # mostly so, and faster
             at = self._buffer.find(b"\n\n", start)
             return at + 2 if at >= 0 else 0
         match = _EVENT_END.search(self._buffer, start)
@@ -142,6 +156,11 @@ class WholeDocument:
         self._limit = limit
         self._parts: list[bytes] = []
         self._size = 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the document, as long as it may still be read."""
+        return self._size if self._size <= self._limit else 0
 
     def feed(self, content: bytes) -> list[Event]:
         """Nothing until the end, unless the document is too large."""

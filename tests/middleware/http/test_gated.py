@@ -1,0 +1,29 @@
+"""Claim: what of a response waits for its rest is charged to its connection, and given back once it goes on or ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from benchmarks.harness.chat import CHAT, JSON, SSE, USUAL, completion, config, stream, tokens_bundle
+from benchmarks.harness.parts import inline_guard
+
+from tocsin.exchange.exchange import Exchanges
+from tocsin.exchange.gated import GatedResponse
+from tocsin.memory import MemoryBudget
+
+
+@pytest.mark.parametrize(("headers", "body"), [(JSON, completion([USUAL] * 4)), (SSE, b"".join(stream([USUAL])[:1]))])
+def test_what_is_not_complete_is_charged(headers: dict[str, str], body: bytes, tmp_path: Path) -> None:
+    guard = inline_guard(config(tokens_bundle(tmp_path / "t.tocsin"), "enforce"))
+    exchange = Exchanges(guard).open("POST", CHAT, JSON.items())
+    assert exchange is not None
+    exchange.on_request(b"{}")
+    memory = MemoryBudget(1 << 20).open(lambda: None)
+    gated = GatedResponse(exchange, memory, lambda seconds: None, holds=True, annotates=True, can_retry=False)
+    gated.begin(200, headers.items())
+    for part in (body[:7], body[7:40]):
+        gated.take(exchange.on_response_chunk(part))
+    assert memory.used == 40
+    gated.drop()
+    assert memory.used == 0
