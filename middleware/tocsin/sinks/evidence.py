@@ -20,6 +20,7 @@ from tocsin_calibration.online.inputs import InputsTest
 from tocsin_calibration.thresholds.limits import Limits
 
 FOLD_ROWS = 512  # rows that wait before they are counted: most of a step's cost does not depend on their number
+MOST_FOLDED = 2  # times as many where groups are watched, each of which costs as much for few rows as for many
 DRAINED_FOLD_ROWS = 1 << 20  # the same where another process comes for them: only when it does not come any more
 GROUPS = 64  # watched by themselves, the largest of calibration: a scrape computes the evidence of each
 
@@ -62,7 +63,8 @@ class Evidence:
         clock: Callable[[], float] = time.time,
         drained: bool = False,
     ) -> None:
-        self._promise, self._clock, self._fold_at = promise, clock, DRAINED_FOLD_ROWS if drained else FOLD_ROWS
+        self._promise, self._clock = promise, clock
+        self._fold_at = DRAINED_FOLD_ROWS if drained else FOLD_ROWS * min(MOST_FOLDED, 1 + len(promise.groups) // 4)
         by_size = sorted(promise.parts.items(), key=lambda part: -part[1].n)
         largest = [group for group, _ in by_size if group != POOLED][:GROUPS]
         by_group = {group: limits for group, limits in by_size if group == POOLED or group in largest}

@@ -69,7 +69,9 @@ class Tally:
             if self._watched is not None:
                 self._take_inputs(batch, rows)
         if alarmed or batch.groups is not None or self._in_order:
-            severities = [s for call in batch.calls for s in (call.verdict.severities if call.verdict else ())]
+            severities: Sequence[str | None] = ()
+            if alarmed or self._in_order:
+                severities = [s for call in batch.calls for s in (call.verdict.severities if call.verdict else ())]
             self._count_all(severities, batch.groups)
 
     def merge(self, other: Tally) -> None:
