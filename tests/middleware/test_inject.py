@@ -469,7 +469,7 @@ def test_a_rollout_of_argo_gets_the_sidecar_as_a_deployment_does(tmp_path: Path)
 
 def test_callers_of_an_inference_service_are_led_through_the_relay(tmp_path: Path) -> None:
     container = {"name": "kserve-container", "image": "model:1", "ports": [{"name": "h2c", "containerPort": 9000}]}
-    service = {
+    service: dict[str, Any] = {
         "apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService",
         "metadata": {"name": "digits", "namespace": "models"},
         "spec": {"predictor": {"minReplicas": 2, "containers": [container]}},

@@ -35,9 +35,10 @@ class Both:
             family=lambda kinds: Family(None, kinds),
         )  # fmt: skip
         preset.cache_clear()
-        self.method: Any = preset(protocol)[GENERATE[protocol]]
-        self.reader = self.method.reader({name: self.method.signals[name] for name in READ}, shapes)
-        self.layouts = self.method._layouts
+        method: Any = preset(protocol)[GENERATE[protocol]]
+        self.method = method
+        self.reader = method.reader({name: method.signals[name] for name in READ}, shapes)
+        self.layouts = method._layouts
 
     def read(self, raw: bytes) -> Any:
         """What is read, or why nothing can be."""

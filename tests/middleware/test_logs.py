@@ -17,7 +17,6 @@ from benchmarks.harness.model_server import model_server
 from benchmarks.harness.parts import INFER, METHOD, SIGNALS, at_once, far_away, free_port, inference, running, settings
 from benchmarks.harness.served import ask, grouped, in_sessions, served
 
-from tocsin import log_throttle
 from tocsin.judgement.guard import Guard
 from tocsin.log_throttle import LogThrottle
 
@@ -70,7 +69,7 @@ def test_the_first_of_a_kind_is_told_and_then_how_many_were_not(
     bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1_000.0]
-    monkeypatch.setattr(log_throttle.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("tocsin.log_throttle.time.monotonic", lambda: now[0])
     guard = Guard.open(settings(1, bundle))
 
     def broken(times: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from tocsin.protocols import oip
 from tocsin.protocols.field_paths import resolve
 
 
-def message(**parameters: int) -> oip.Response:
+def message(**parameters: int) -> Any:
     response = oip.Response(model_name="m")
     for name, value in parameters.items():
         response.parameters[name].int64_param = value

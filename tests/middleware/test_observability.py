@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import urllib.error
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +229,7 @@ def test_nothing_is_lost_between_counting_and_scraping(bundle: Path) -> None:
         thread.start()
     while any(thread.is_alive() for thread in threads):
         list(sink.collect())
-    counts: Counter[str] = Counter()
+    counts: dict[str, float] = defaultdict(float)
     for sample in (sample for family in sink.collect() for sample in family.samples):
         if sample.name.endswith(("_count", "_total")) and sample.labels.get("detector") != "mahalanobis":
             counts[sample.name] += sample.value

@@ -49,7 +49,7 @@ def triton_response(datatype: str, array: Any, raw: bool) -> bytes:
     ("datatype", "raw"), [(name, True) for name in RAW] + [(name, False) for name in TYPED], ids=str
 )
 def test_every_numeric_datatype_is_read(datatype: str, raw: bool) -> None:
-    array = (np.arange(12).reshape(3, 4) % 5).astype(RAW[datatype])
+    array: Any = (np.arange(12).reshape(3, 4) % 5).astype(RAW[datatype])
     read = oip.read_response(triton_response(datatype, array, raw))
     assert (read.model, read.version) == ("m", "3")
     assert values(read, "out").tolist() == array.astype(np.float32).tolist()

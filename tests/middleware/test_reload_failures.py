@@ -39,6 +39,7 @@ from tocsin.cli.main import app
 from tocsin.configuration.config import Config
 from tocsin.errors import ReloadError
 from tocsin.judgement.guard import Guard
+from tocsin.judgement.model import guarded_models
 from tocsin_calibration import Bundle
 from tocsin_calibration import bundle as bundles
 from tocsin_detectors import Scorer, scorer
@@ -226,7 +227,7 @@ def test_a_reload_goes_on_where_who_asked_has_gone(
     path = tmp_path / "t.yaml"
     path.write_text(yaml.safe_dump(content("127.0.0.1:1", bundle)))
     config = Config.load(path)
-    read = reloading.guarded_models
+    read = guarded_models
 
     def slowly(*arguments: Any) -> Any:
         time.sleep(0.3)

@@ -283,10 +283,10 @@ def now() -> float:
 def prometheus(tmp_path_factory: pytest.TempPathFactory, now: float) -> Iterator[str]:
     end, start = now + AHEAD, now - 0.8 * HOUR
     series = pod("a", now - 2 * HOUR, end, seed=1, hash="old") | pod("b", now - 2 * HOUR, end, seed=2, hash="old")
-    for at, (label, options) in enumerate(
+    for seed, (label, options) in enumerate(
         {"good": {}, "bad": {"alarm": 0.2}, "blind": {"unscored": 0.3}}.items(), start=3
     ):
-        series |= pod(label, start, end, seed=at, rate=12, hash=label, **options)  # type: ignore[arg-type]
+        series |= pod(label, start, end, seed=seed, rate=12, hash=label, **options)  # type: ignore[arg-type]
     series |= pod("silent", start, now - 0.3 * HOUR, seed=6, rate=12, hash="silent")
     for replica in "01":
         series |= pod("twice", start, end, seed=7, hash="twice", prometheus_replica=replica)

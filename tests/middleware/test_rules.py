@@ -287,7 +287,7 @@ def test_an_alert_says_which_part_has_changed_and_since_when(configured: Path, t
     }
     for alert in ("TocsinPromiseBroken", "TocsinDrift"):
         series = {**PROMISE, **DISTURBED[alert], **change}
-        claim = {"eval_time": "2h", "alertname": alert, "exp_alerts": []}
+        claim: dict[str, Any] = {"eval_time": "2h", "alertname": alert, "exp_alerts": []}
         shown = unit_test(tmp_path, written(configured), series, alert_rule_test=[claim]).stderr
         assert "Most evidence points at detector 'entropy' (e^9.0). It probably began at 1970-01-01 01:00:00" in shown
     claim = {"eval_time": "2h", "alertname": "TocsinDrift", "exp_alerts": []}

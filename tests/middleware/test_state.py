@@ -115,7 +115,9 @@ def test_a_session_is_judged_as_promised_batch_after_batch(state: State, rule: d
     draw = np.random.default_rng(4)
     scores = draw.normal(size=(60, 2)) * 1.3
     expected = promise.judge(scores, sessions=[promise.sessions.start()] * 60)  # type: ignore[union-attr]
-    pvalues, severities, at = [], [], 0
+    pvalues: list[Any] = []
+    severities: list[Any] = []
+    at = 0
     while at < 60:
         size = int(draw.integers(1, 14))
         p, s, _ = judged(store, promise, ["one"] * len(scores[at : at + size]), scores[at : at + size])
@@ -303,7 +305,8 @@ def test_a_shadow_of_the_same_bundle_has_sessions_of_its_own(server: RedisServer
     model = {"bundle": path, "shadow": path, "signals": SIGNALS, "session": "metadata.x-session"}
     guard = Guard.open(settings(1, None, models={"digits": model}, state={"redis": server.url, "timeout": "10s"}))
     bundle, answers = Bundle.read(path), safe_traffic(10, seed=12)
-    promise, pvalues = bundle.require_promise(), []
+    promise = bundle.require_promise()
+    pvalues: list[Any] = []
     expected = promise.judge(bundle.scorer(answers), sessions=[promise.sessions.start()] * 10)  # type: ignore[union-attr]
     for row in range(10):
         call = guard.call(INFER, {"x-session": "one"})

@@ -278,12 +278,12 @@ def test_a_half_open_upstream_ends_with_the_callers_deadline_and_tcp_asks_after_
                 channel.unary_unary(INFER)(b"safe", timeout=0.5)
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
             (connection,) = relay.sidecar.relay.context.connections
-            for side in (connection.downstream, connection.upstream):
+            for side in (connection.downstream, connection.upstream):  # type: ignore[attr-defined]
                 assert side.transport is not None
                 peer = side.transport.get_extra_info("socket")
                 assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
                 assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
-            until(lambda: not connection.streams)
+            until(lambda: not connection.streams)  # type: ignore[attr-defined]
 
 
 def test_a_caller_that_vanishes_while_its_answer_is_held(bundle: Path) -> None:

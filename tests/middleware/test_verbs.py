@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 from tests.command import tocsin
 
 import tocsin as package
+from tocsin import unscored
 from tocsin.cli.verbs import VERBS, imported
 
 HEAVY = ("numpy", "onnxruntime", "torch", "grpc", "pydantic", "tocsin_detectors", "tocsin_calibration")
@@ -26,7 +29,9 @@ def test_all_verbs_are_listed() -> None:
 
 
 def test_the_version_is_the_packages() -> None:
-    assert tocsin("--version").stdout == f"tocsin {package.__version__}\n"
+    compiled = "" if str(unscored.__file__).endswith(".py") else " (compiled)"
+    runs_on = f"ONNX Runtime {version('onnxruntime')}, Python {platform.python_version()}"
+    assert tocsin("--version").stdout == f"tocsin {package.__version__}{compiled}, {runs_on}\n"
 
 
 def test_a_verb_that_there_is_not_is_told() -> None:

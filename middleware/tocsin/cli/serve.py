@@ -13,9 +13,9 @@ import typer
 
 from tocsin.addresses import redacted_url
 from tocsin.checking import file_problems
+from tocsin.cli.edition import is_compiled
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
-from tocsin.http2 import frames
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint
 from tocsin.service import Sidecar, run_loop
@@ -97,7 +97,7 @@ def _announce(guard: Guard, addresses: Sequence[object], http: HttpEndpoint | No
     metrics = f", metrics on {http.url}/metrics" if http is not None else ""
     if http is not None and config.page:
         metrics += f", a page to look at on {http.url}/"
-    compiled = "" if str(frames.__file__).endswith(".py") else " (compiled)"
+    compiled = " (compiled)" if is_compiled() else ""
     for address, listener in zip(addresses, config.every_listener, strict=True):
         log.info("%s%s: %s -> %s%s", config.mode, compiled, address, listener.upstream, metrics)
     if ext_proc:

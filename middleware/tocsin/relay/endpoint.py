@@ -86,6 +86,10 @@ class Endpoint(FrameSplitter):
         if self.out:  # such as credit for what was read
             host.flush(self)
 
+    def eof_received(self) -> bool:
+        """The peer writes no more; whether something may still be written to it."""
+        raise NotImplementedError
+
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is gone."""
         raise NotImplementedError
