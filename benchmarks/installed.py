@@ -3,8 +3,8 @@
 make dist                                          # builds dist/, and ends with this
 python -m benchmarks.installed --json installed.json
 
-Dependencies come from the index that pip is configured with. Times are CPU seconds, user and system, medians of processes
-that begin anew.
+Dependencies come from the index that pip is configured with. Times are CPU seconds, user and system, medians of
+processes that begin anew.
 """
 
 from __future__ import annotations
