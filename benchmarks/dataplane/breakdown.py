@@ -37,7 +37,7 @@ def breakdown(config: Path, observations: Observations) -> dict[str, dict[str, f
             call.response = message
         read = [_read(model, message) for message in messages[:size]]
         signals = read[0][1].stack([raws for _, _, raws in read])
-        scores = scoring.scorer.run(signals)
+        scores = scoring.run(signals)
         guard.judge(calls)
         batch = Scored("bench", calls, scores, 1e-4)
         verdicts = [call.verdict for call in calls if call.verdict is not None]

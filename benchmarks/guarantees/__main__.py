@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.guarantees import causes, few, inputs, online, peers, risk, ties
+from benchmarks.guarantees import causes, conditional, cost, few, inputs, online, peers, risk, ties
 from benchmarks.guarantees.pairs import courses, pairs
 from benchmarks.guarantees.promises import responses, sessions
 from benchmarks.judge import FAILURE, Judge
@@ -24,6 +24,8 @@ def main() -> None:
         causes={"action": "store_true", "help": "which, since when and slow change alone"},
         inputs={"action": "store_true", "help": "changes of inputs alone"},
         few={"action": "store_true", "help": "few calibration sessions alone"},
+        conditional={"action": "store_true", "help": "conditional conformal prediction beside groups alone"},
+        cost={"action": "store_true", "help": "what evidence costs alone"},
         kept={
             "type": Path,
             "default": Path(".demo/robot/1"),
@@ -40,9 +42,15 @@ def main() -> None:
         return finish(*inputs.everything(max(1, options.splits // 2)), options.json)
     if options.few:
         return finish(*few.everything(4 * options.splits, options.kept), options.json)
+    if options.conditional:
+        return finish(*conditional.everything(pairs(), options.splits), options.json)
+    if options.cost:
+        return finish(*cost.everything(), options.json)
     results: dict[str, Any] = {}
     checks: list[Check] = []
     results["costs"], more = peers.costs()  # first, while this process is fresh
+    checks += more
+    results["cost of evidence"], more = cost.everything()
     checks += more
     judge, planted = Judge(), Judge()
     every = list(pairs())
@@ -72,6 +80,8 @@ def main() -> None:
     results["causes and slow change"], more = causes.everything(every, runs_of_changes)
     checks += more
     results["few sessions"], more = few.everything(4 * options.splits, options.kept)
+    checks += more
+    results["parts of the traffic"], more = conditional.everything(every, options.splits)
     checks += more
     results["inputs"], more = inputs.everything(max(1, options.splits // 2))
     checks += more

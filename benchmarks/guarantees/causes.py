@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from rich.table import Table
+from scipy.special import betaln
 from scipy.stats import binom
 
 from benchmarks.guarantees.pairs import Pair
@@ -207,9 +208,10 @@ def slow(runs: int) -> tuple[dict[str, Any], list[Check]]:
     """1.3 times the promised rate after 5,000 calm responses: the share of runs in which it is found within 20,000.
 
     Each run has a calibration set of its own, and so a rate of its own while it is calm. A promise on average is at
-    that rate already in half of the sets: how many of those runs anybody could find is told beside.
+    that rate already in half of the sets: how many of those runs any test could find is told beside.
     """
-    table = Table("promise", "n", "found within 20,000", "median responses", title="1.3 times the promised rate")
+    table = Table("promise", "n", "found within 20,000", "median responses", "by any test, at most",
+                  title="1.3 times the promised rate")  # fmt: skip
     results: dict[str, Any] = {}
     checks: list[Check] = []
     for kind, terms, sizes in (
@@ -220,8 +222,9 @@ def slow(runs: int) -> tuple[dict[str, Any], list[Check]]:
             law = FalseAlarmLaw(n, terms.rank(n, ALPHA))
             delays = [_slow_delay(law, np.random.default_rng([47, n, run])) for run in range(runs)]
             detected = sum(delay <= 20_000 for delay in delays)
-            table.add_row(kind, f"{n:,}", f"{detected / runs:.1%}", f"{np.median(delays):,.0f}")
-            results[f"{kind}, n = {n}"] = {"runs": runs, "found": detected, "median": float(np.median(delays))}
+            best, median = _by_any_test(law), float(np.median(delays))
+            table.add_row(kind, f"{n:,}", f"{detected / runs:.1%}", f"{median:,.0f}", f"{best:.1%}")
+            results[f"{kind}, n = {n}"] = {"runs": runs, "found": detected, "median": median, "any test": best}
             if not kind.startswith("on average"):
                 chance = float(binom.cdf(detected, runs, 0.95))
                 checks.append(
@@ -230,6 +233,27 @@ def slow(runs: int) -> tuple[dict[str, Any], list[Check]]:
                 )  # fmt: skip
     console.print(table)
     return results, checks
+
+
+def _by_any_test(law: FalseAlarmLaw, draws: int = 100_000) -> float:
+    """The most of these runs that any test can find by then whose false alerts have probability DELTA at most.
+
+    That is the test of Neyman and Pearson on all 25,000 responses, which knows when the change comes and how large it
+    is.
+    """
+    random, (a, b) = np.random.default_rng(53), (law.n + 1 - law.k, law.k)
+    calm, later, rate = 5_000, 20_000, 1.3 * ALPHA
+
+    def log_ratio(before: Rows, after: Rows) -> Rows:
+        """Of the counts' probability with that change over that without one, up to a constant."""
+        at_first = betaln(a + before, b + calm - before)
+        all_along = betaln(a + before + after, b + calm + later - before - after)
+        return np.asarray(at_first + after * log(rate) + (later - after) * log(1 - rate) - all_along)
+
+    rates = random.beta(a, b, size=(2, draws))
+    null = log_ratio(random.binomial(calm, rates[0]), random.binomial(later, rates[0]))
+    changed = log_ratio(random.binomial(calm, rates[1]), random.binomial(later, rate, size=draws))
+    return float((changed >= np.quantile(null, 1 - DELTA)).mean())
 
 
 def _slow_delay(law: FalseAlarmLaw, random: np.random.Generator) -> float:

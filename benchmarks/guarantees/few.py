@@ -23,6 +23,7 @@ from tocsin_detectors import Observations, compile
 from tocsin_detectors.registry import parse
 
 ALPHA, SIZES, FRESH, FOLDS = 0.05, (20, 30, 40, 60), 50, 5
+ROLLOUTS = "-v3"  # ends the names of robots' tasks
 FITTED = 300  # responses that detectors are fitted on
 THIRD, APART, CROSS = "a third sets the scales", "--scales: what was fitted on", f"scales are crossed, {FOLDS} folds"
 Session = NDArray[np.float64]
@@ -62,6 +63,7 @@ def everything(runs: int, folder: Path) -> tuple[dict[str, Any], list[Check]]:
             table.add_row(f"{n}", way, *(f"{means[key]:.1%}" for key in ("refused", "safe", "caught")))
             results[f"{way}, n = {n}"] = means
     console.print(table)
+    _show_rollouts(rows)
     judge.judge_pools()
     checks = []
     for name, finding in judge.findings.items():
@@ -78,6 +80,19 @@ def everything(runs: int, folder: Path) -> tuple[dict[str, Any], list[Check]]:
             Check(f"failures caught more than where {way}, mean over sizes", round(gain, 4), ">= 0", gain >= 0)
         )
     return {"sources": [source.name for source in sources], "mean": results, "by source": rows}, checks
+
+
+def _show_rollouts(rows: list[dict[str, Any]]) -> None:
+    """The same of robots' rollouts alone, task by task."""
+    table = Table(
+        "rollouts", "calibration sessions", "way", "alarms, safe", "failures caught", title="Robots' rollouts"
+    )
+    for row in rows:
+        if row["source"].endswith(ROLLOUTS):
+            shares = ("refused", "") if row["refused"] == 1 else (f"{row['safe']:.1%}", f"{row['caught']:.1%}")
+            table.add_row(row["source"], f"{row['n']}", row["way"], *shares)
+    if table.row_count:
+        console.print(table)
 
 
 def _tails(judge: Judge) -> int:
@@ -101,7 +116,7 @@ def _single(scores: Scores) -> list[Session]:
 
 
 def _rollouts(folder: Path) -> Iterator[Source]:
-    paths = sorted(path for path in folder.glob("*-v3.npz") if path.name.count(".") == 1)
+    paths = sorted(path for path in folder.glob(f"*{ROLLOUTS}.npz") if path.name.count(".") == 1)
     if not paths:
         console.print(f"no rollouts in {folder}: `make fiper` makes them; responses alone are measured")
         return

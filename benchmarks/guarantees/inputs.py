@@ -8,7 +8,6 @@ share of the responses is of the shifted traffic of the pair.
 from __future__ import annotations
 
 import time
-from base64 import b64encode
 from math import log
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from scipy.stats import binom
 from benchmarks.judge import FAILURE
 from benchmarks.report import Check, at_most, console
 from benchmarks.shifts import embedded_pairs
-from tocsin.replay.replay import tally_of
+from tocsin.replay.replay import features_of, tally_of
 from tocsin.sinks.evidence import Evidence
 from tocsin.sinks.finding import Finding
 from tocsin_calibration import Promise, calibrate
@@ -103,9 +102,8 @@ def _run(source: Source, kind: str, seed: list[int]) -> tuple[int, str] | None:
     for number in range(1, MOST // LOOK + 1):
         inputs, scores = draw(LOOK)
         judged = promise.judge(scores)
-        facts = tally_of(promise, judged.severities, None, judged.joint, scores)
-        features = promise.inputs.features(inputs[::STRIDE]).astype(np.float32)
-        evidence.read({**facts, "inputs": b64encode(features.tobytes()).decode()})
+        shown = features_of(promise, inputs)
+        evidence.read(tally_of(promise, judged.severities, None, judged.joint, scores, inputs=shown))
         log_evalue = evidence.inputs()
         assert log_evalue is not None
         if log_evalue > limits[1] and not is_found:

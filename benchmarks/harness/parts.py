@@ -28,6 +28,8 @@ STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 METHOD = preset("oip")[INFER]
 Running = ServedGuard
 SIGNALS = {"probs": "response.outputs.probs", "embedding": "response.outputs.embedding"}
+# Options of a channel to a server that is about to start; gRPC itself tries again after a second, then ever later.
+TRIES_AGAIN_SOON = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 250)]
 
 
 def safe_traffic(rows: int, seed: int = 0) -> Observations:

@@ -21,6 +21,7 @@ from tocsin_calibration import (
     calibrate_sessions,
     fit_risk_policy,
 )
+from tocsin_calibration.thresholds.classes import Classes
 from tocsin_detectors import Observations
 
 SAFE = safe_traffic(400, seed=21)
@@ -37,6 +38,17 @@ def grouped(path: Path) -> Path:
     groups = ["calm" if row % 2 else "wild" for row in range(1_500)]
     scores[::2] *= 3  # the wild ones score higher
     return bundle_with(path, promise=calibrate(scores, groups=groups, detectors=bundle.scorer.detectors))
+
+
+def by_class(path: Path, signal: str = "probs") -> Path:
+    """A promise for each choice of `probs`, or for each label of another signal, even or odd rows."""
+    bundle, safe = quick_bundle(path), safe_traffic(3_000, seed=4)
+    classes = Classes(signal, 10 if signal == "probs" else 1)
+    names = classes.of(safe["probs"] if signal == "probs" else np.arange(3_000)[:, None] % 2.0)
+    terms: dict[str, Any] = {"on_average": True, "detectors": bundle.scorer.detectors}
+    promise = calibrate(bundle.scorer(safe), {"warning": 0.1}, groups=names, **terms)
+    promise.classes = classes
+    return bundle_with(path, promise=promise)
 
 
 def in_sessions(path: Path, **rule: Any) -> Path:

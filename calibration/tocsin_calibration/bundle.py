@@ -93,6 +93,7 @@ class Bundle:
             facts, policy = manifest["calibration"], manifest["risk"]
             promise = None if facts is None else promise_from(facts, arrays, scorer.detectors, manifest["digest"])
             _require_inputs(promise, scorer)
+            _require_classes(promise, scorer)
             risk = None if policy is None else RiskPolicy.from_content(policy, arrays, len(scorer.detectors))
             model, detectors, provenance = str(manifest["model"]), tuple(manifest["detectors"]), dict(manifest["made"])
             if not all(isinstance(facts, dict) for facts in (*detectors, *provenance.values())):
@@ -121,6 +122,13 @@ def _require_inputs(promise: Promise | None, scorer: Scorer) -> None:
     widths = [scorer.signals.get(name, 0) for name in promise.inputs.signals]
     if 0 in widths or sum(widths) != len(promise.inputs.centre):
         raise BundleError("watches inputs by signals that its graph does not read so")
+
+
+def _require_classes(promise: Promise | None, scorer: Scorer) -> None:
+    """Raises BundleError when a signal is to name classes whose width in the graph is another."""
+    classes = None if promise is None else promise.classes
+    if classes is not None and scorer.signals.get(classes.signal, classes.width) != classes.width:
+        raise BundleError(f"has classes by {classes.width} numbers of '{classes.signal}', unlike its graph")
 
 
 def _members(path: Path) -> dict[str, bytes]:

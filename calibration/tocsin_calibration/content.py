@@ -14,6 +14,7 @@ from tocsin_calibration.promise import Promise
 from tocsin_calibration.sessions.bands import Band
 from tocsin_calibration.sessions.rule import SessionRule
 from tocsin_calibration.sessions.windows import Window
+from tocsin_calibration.thresholds.classes import Classes
 from tocsin_calibration.thresholds.ordered import Ordered
 from tocsin_calibration.thresholds.smoothing import seed_of
 from tocsin_calibration.thresholds.terms import Guarantee
@@ -38,6 +39,7 @@ def facts_of(promise: Promise) -> dict[str, Any]:
         "auxiliary": promise.auxiliary,
         "normalised": promise.normalised,
         **({} if promise.inputs is None else {"inputs": list(promise.inputs.signals)}),
+        **({} if promise.classes is None else {"classes": promise.classes._asdict()}),
         "sessions": sessions
         and {
             "style": sessions.style,
@@ -106,6 +108,7 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
         sessions=_sessions(facts["sessions"], arrays),
         scales=scales,
         inputs=_inputs(facts["inputs"], arrays) if "inputs" in facts else None,
+        classes=_classes(facts["classes"]) if "classes" in facts else None,
         auxiliary=int(facts["auxiliary"]) if "auxiliary" in facts else seed_of(digest.encode()),
     )
 
@@ -136,3 +139,10 @@ def _inputs(names: list[str], arrays: Arrays) -> InputsReference:
     if not fits or not names:
         raise BundleError("watches inputs by directions and responses that do not fit each other")
     return InputsReference(tuple(map(str, names)), centre, axes, distance, rows)
+
+
+def _classes(facts: Mapping[str, Any]) -> Classes:
+    signal, width = str(facts["signal"]), int(facts["width"])
+    if not signal or width < 1:
+        raise BundleError(f"has classes by a signal '{signal}' of {width} numbers")
+    return Classes(signal, width)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tocsin_calibration.online.inputs import InputsReference
 from tocsin_calibration.sessions.rule import Progress, SessionRule
+from tocsin_calibration.thresholds.classes import Classes
 from tocsin_calibration.thresholds.joint import Float64, JointScore
 from tocsin_calibration.thresholds.limits import Limits
 from tocsin_calibration.thresholds.ordered import Ordered
@@ -44,8 +45,8 @@ class Promise:
     weights of the rule `learnt`. `sessions`: responses belong together, and `nonconformity` holds one score a session.
     `auxiliary`: the seed of the numbers that break the ties of calibration scores where they are watched, drawn once;
     None derives it from the scores. `clusters` (b,): the session that each stretch comes from, where sessions have
-    several. `inputs`: calibration's inputs, where changes of inputs are watched. Made by `calibrate`, or read from a
-    bundle.
+    several. `inputs`: calibration's inputs, where changes of inputs are watched. `classes`: what in a response names
+    its group, where responses do so themselves. Made by `calibrate`, or read from a bundle.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Promise:
         normalised: bool = False,
         scales: NDArray[np.floating] | None = None,
         inputs: InputsReference | None = None,
+        classes: Classes | None = None,
     ) -> None:
         self.reference = np.asarray(reference, np.float64)
         self.rule = rule
@@ -84,7 +86,7 @@ class Promise:
         self.n, self.laws, self.thresholds = self.limits.n, self.limits.laws, self.limits.thresholds
         self.nonconformity = self.limits.ordered
         self.auxiliary = seed_of(self.nonconformity.scores.tobytes()) if auxiliary is None else auxiliary
-        self.inputs = inputs
+        self.inputs, self.classes = inputs, classes
         self.scales = None if scales is None else np.asarray(scales, np.float64)
         self._score = JointScore(self.reference if self.scales is None else self.scales, rule, self.combination)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 from benchmarks.harness.model_server import model_server
-from benchmarks.harness.parts import INFER, SIGNALS, at_once, free_port, inference, safe_traffic
+from benchmarks.harness.parts import INFER, SIGNALS, TRIES_AGAIN_SOON, at_once, free_port, inference, safe_traffic
 
 import tocsin
 
@@ -61,7 +61,7 @@ def test_the_base_install_serves_a_bundle(python: Path, bundle: Path, tmp_path: 
         )
         command = [python.with_name("tocsin"), "serve", "-c", str(config)]
         with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=at_once()) as process:
-            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            with grpc.insecure_channel(f"127.0.0.1:{port}", TRIES_AGAIN_SOON) as channel:
                 response, call = channel.unary_unary(INFER).with_call(b"x", timeout=60, wait_for_ready=True)
             process.terminate()
             assert process.wait(60) == 0, process.stderr and process.stderr.read()

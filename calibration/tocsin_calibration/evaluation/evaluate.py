@@ -130,6 +130,7 @@ def evaluate(
     dcs: ArrayLike | None = None,
     failures: NDArray[np.floating] | None = None,
     failed_sessions: Sequence[str] | None = None,
+    failed_groups: Sequence[str] | None = None,
     risk: RiskPolicy | None = None,
     costs: Costs = Costs(),
     columns: Mapping[str, Sequence[object]] | None = None,
@@ -138,10 +139,10 @@ def evaluate(
     """From detectors' scores (n, d) of safe responses, and what else is known of them, row by row.
 
     `groups`, `sessions`: names (n,). `correct` (n,): whether answers were right; `dcs` (n,): their scores by
-    `distributional_correctness`, where their distributions are known. `failures` (m, d): scores of
-    responses that should alarm, with their `failed_sessions` (m,). `columns`: values (n,) by which parts of the traffic
-    are told apart, and `inputs` (n, k), in which the worst slab is searched (see `conditional`); a session has those of
-    its first response, and the mean of its inputs. Raises CalibrationError when their lengths differ,
+    `distributional_correctness`, where their distributions are known. `failures` (m, d): scores of responses that
+    should alarm, with their `failed_sessions` or `failed_groups` (m,). `columns`: values (n,) by which parts of the
+    traffic are told apart, and `inputs` (n, k), in which the worst slab is searched (see `conditional`); a session has
+    those of its first response, and the mean of its inputs. Raises CalibrationError when their lengths differ,
     when scores are not finite, and when the promise is for sessions and none are named.
 
         >>> from tocsin_calibration import calibrate
@@ -195,7 +196,7 @@ def evaluate(
         drift,
         seeds,
         None if correct is None else _labelled(joint, scores, np.asarray(correct, bool), groups, risk, costs, dcs),
-        None if failures is None else _power(promise, scores, outcome, failures, failed_sessions),
+        None if failures is None else _power(promise, scores, outcome, failures, failed_sessions, failed_groups),
         parts,
     )
 
@@ -276,6 +277,7 @@ def _power(
     fine: SessionOutcome | None,
     failures: NDArray[np.floating],
     failed_sessions: Sequence[str] | None,
+    failed_groups: Sequence[str] | None,
 ) -> Power:
     metrics = None
     if fine is not None:
@@ -287,7 +289,7 @@ def _power(
             [False] * len(fine.first) + [True] * len(failed.first),
         )
     else:
-        severities = promise.judge(failures).severities
+        severities = promise.judge(failures, failed_groups).severities
     caught = {}
     for name, alpha in promise.alphas.items():
         count = sum(s is not None and promise.alphas[s] <= alpha for s in severities)

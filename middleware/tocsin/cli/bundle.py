@@ -101,7 +101,8 @@ def _show_promise(console: Console, promise: Promise, responses: int) -> None:
     console.print("           on traffic like the calibration traffic: one response exchangeable with another")
     if by_group:
         text = ", ".join(f"{name} ({limits.n:,})" for name, limits in promise.groups.items())
-        console.print(f"groups     each with a promise of its own: {text}")
+        of_class = "" if promise.classes is None else f"classes by {promise.classes.signal}, "
+        console.print(f"groups     {of_class}each with a promise of its own: {text}")
     if (scales := of_scales(promise)) is not None:
         console.print(f"scales     {scales.removeprefix('scales of the detectors ')}")
     if promise.pooled:
@@ -177,6 +178,7 @@ def _facts(bundle: Bundle, expected: Traffic | None) -> dict[str, Any]:
             "else_average": promise.terms.else_average,
             "contaminated": promise.terms.contaminated,
             "groups": {name: limits.n for name, limits in promise.groups.items()},
+            "classes": promise.classes and promise.classes._asdict(),
             "others": None if promise.others is None else promise.others.n,
             "severities": severities,
         },

@@ -40,7 +40,7 @@ def calibrate(options: CalibrateOptions) -> None:
             f"critical alarms are the rarer ones: --critical {options.critical:g} exceeds --warning {options.warning:g}"
         )
     console = Console(highlight=False, soft_wrap=True)
-    recording = responses_of(source, options.data, options.model)
+    recording = responses_of(source, options.data, options.model, options.other_signals)
     unseen, fresh = _rows_not_fitted_on(source, recording, options, console), None
     rows, facts, promised = unseen.rows, dict[str, Any](), None
     if options.compare:
@@ -147,8 +147,8 @@ def _provenance(
 def _require_here(on: str) -> None:
     if on != HERE:
         raise CalibrationError(
-            "--scales, --inputs, --groups, --weights, --target, --classes, --sessions, --correct and --compare need "
-            "all scores in one memory: leave --on out"
+            "--scales, --inputs, --groups, --by-class, --weights, --target, --classes, --sessions, --correct and "
+            "--compare need all scores in one memory: leave --on out"
         )
 
 
@@ -174,7 +174,8 @@ def _print_promise(console: Console, promised: Promised, options: CalibrateOptio
     if (scales := of_scales(promise)) is not None:
         console.print(f"  {scales}")
     if promise.groups and promise.sessions is None:
-        console.print(f"  each on its own for: {', '.join(promise.groups)}")
+        of_class = "" if promise.classes is None else f"classes by {promise.classes.signal} "
+        console.print(f"  each on its own for: {of_class}{', '.join(promise.groups)}")
     if promise.pooled:
         console.print(
             f"  too few responses for a promise of their own{_shared_text(promise)}: {', '.join(promise.pooled)}"

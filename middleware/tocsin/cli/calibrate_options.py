@@ -86,6 +86,15 @@ class CalibrateOptions:
             help=f"A promise for each value of this column, such as {GROUP} or version.", rich_help_panel=PROMISE
         ),
     ] = None
+    by_class: Annotated[
+        str | None,
+        typer.Option(
+            "--by-class",
+            help="A promise for each class that this signal names, such as probs: its likeliest choice, or the label "
+            "itself where it is one number. Serving reads it from the responses.",
+            rich_help_panel=PROMISE,
+        ),
+    ] = None
     weights: Annotated[
         str | None,
         typer.Option(
@@ -222,5 +231,10 @@ class CalibrateOptions:
     @property
     def of_each_by_itself(self) -> bool:
         """Whether each response can be processed on its own: no other columns, no sessions."""
-        columns = (self.groups, self.weights, self.target, self.classes, self.sessions, self.correct)
+        columns = (self.groups, self.by_class, self.weights, self.target, self.classes, self.sessions, self.correct)
         return not any((self.scales, self.inputs, *columns))
+
+    @property
+    def other_signals(self) -> list[str]:
+        """The signals that calibration reads besides the detectors'."""
+        return [] if self.by_class is None else [self.by_class]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from tocsin_calibration.dividing import reference_rows
 from tocsin_calibration.online.inputs import InputsReference
 from tocsin_calibration.sessions.grouping import rows_by_session
 from tocsin_calibration.sweeps import calibrate_in_sweeps
+from tocsin_calibration.thresholds.classes import Classes
 from tocsin_calibration.thresholds.joint import LEARNT
 
 MOST_COVARIATES = 512  # numbers a response that likelihood ratios are learnt from
@@ -57,6 +59,8 @@ def promise_of(
             "--inputs watches responses one by one, of the same traffic: not with --sessions, --weights, --target or "
             "--classes"
         )
+    if options.by_class is not None and (options.groups or options.sessions):
+        raise CalibrationError("--by-class makes the classes groups: it goes with neither --groups nor --sessions")
     if options.sessions is not None:
         if options.groups or options.weights or options.target or options.classes or options.contaminated:
             raise CalibrationError(
@@ -66,20 +70,46 @@ def promise_of(
         others = None if scales is None else _by_session(scales, options.sessions)
         promise = calibrate_sessions(sessions, session=options.session_rule, scales=others, **common)
         return Promised(promise, risk, None)
+    classes, groups = None, None if options.groups is None else scored.names(options.groups)
+    if options.by_class is not None:
+        classes, groups = _classes(bundle, scored, options.by_class)
     promise = calibrate(
         scored.scores,
         contaminated=options.contaminated,
-        groups=None if options.groups is None else scored.names(options.groups),
+        groups=groups,
         weights=_weights(bundle, scored, options),
         scales=None if scales is None else scales.scores,
         normalised=options.weights is None,  # ratios that are learnt are on their own scale, a column's may not be
         **common,
     )
+    if classes is not None:
+        if not promise.groups:
+            raise CalibrationError(_no_class(groups or [], promise, classes))
+        promise.classes = classes
     if options.inputs:
         if not promise.watches_drift:
             raise CalibrationError("--inputs needs calibration responses that are all safe: not with --contaminated")
         promise.inputs = _inputs(bundle, scored, options, scales)
     return Promised(promise, risk, None if measured is None else _power(promise, measured))
+
+
+def _classes(bundle: Bundle, scored: ScoredRecording, name: str) -> tuple[Classes, list[str]]:
+    """What names classes, and each response's."""
+    if name in bundle.scorer.free_lengths:
+        raise CalibrationError(f"--by-class {name}: classes are named by a signal of a fixed length")
+    classes = Classes(name, scored.signal(name).shape[1])
+    return classes, scored.classes(classes)
+
+
+def _no_class(names: Sequence[str], promise: Promise, classes: Classes) -> str:
+    """Why no class has a promise of its own."""
+    needed = max(promise.terms.required_size(alpha) for alpha in promise.alphas.values())
+    (largest, rows), *_ = Counter(names).most_common(1)
+    return (
+        f"--by-class {classes.signal}: no class has the {needed:,} responses that carry a promise of its own (the "
+        f"largest, '{largest}', has {rows:,} in all, a third of which set the detectors' scales unless --scales does); "
+        f"record more, choose larger rates, or leave --by-class out"
+    )
 
 
 def _inputs(
@@ -113,16 +143,16 @@ def _by_session(scored: ScoredRecording, column: str) -> list[Scores]:
     return [scored.scores[rows] for rows in rows_by_session(scored.names(column))]
 
 
-def _failures(bundle: Bundle, options: CalibrateOptions) -> tuple[Scores | None, Scores | None]:
-    """Scores of failures to learn from, and to measure on."""
+def _failures(bundle: Bundle, options: CalibrateOptions) -> tuple[Scores | None, ScoredRecording | None]:
+    """Scores of failures to learn from, and failures to measure on."""
     if options.failures is None:
         return None, None
-    bad = failures_in(bundle, options.failures, options.model).scores
+    bad = failures_in(bundle, options.failures, options.model, options.other_signals)
     if options.rule != LEARNT:
-        return bad, bad
-    order = np.random.default_rng(options.seed).permutation(len(bad))
+        return bad.scores, bad
+    order = np.random.default_rng(options.seed).permutation(bad.rows)
     teaching, measured = np.array_split(order, 2)  # what has taught the rule says nothing of what it catches
-    return bad[teaching], bad[measured]
+    return bad.scores[teaching], bad.take(measured)
 
 
 def _common(bundle: Bundle, options: CalibrateOptions, teaching: Scores | None) -> dict[str, Any]:
@@ -195,9 +225,10 @@ def _by_class(labels: list[str], expected: Sequence[str]) -> Any:
     return label_shift_weights([names.index(label) for label in labels], list(shares.values()))
 
 
-def _power(promise: Promise, bad: Scores) -> dict[str, list[int]]:
+def _power(promise: Promise, bad: ScoredRecording) -> dict[str, list[int]]:
     """Of how many failures how many are caught, by severity; for `tocsin bundle show --failure-rate`."""
-    severities = promise.judge(bad).severities
+    groups = None if promise.classes is None else bad.classes(promise.classes)
+    severities = promise.judge(bad.scores, groups).severities
     return {
         name: [sum(s is not None and promise.alphas[s] <= alpha for s in severities), len(severities)]
         for name, alpha in promise.alphas.items()

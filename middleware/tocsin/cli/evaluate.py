@@ -75,8 +75,13 @@ def evaluate(
     console = Console(highlight=False, soft_wrap=True)
     if correct is not None and label is not None:
         raise ConfigError("--correct and --label both say which answers were right: name one")
-    recording = responses_of(source, data, model, [] if label is None and CLASS not in (by or ()) else [answers])
-    by_session = promise.sessions is not None
+    classes = promise.classes
+    if classes is not None and groups is not None:
+        raise ConfigError(f"--groups: the bundle's groups are the classes that signal '{classes.signal}' names")
+    naming = [] if classes is None else [classes.signal]
+    also = [] if label is None and CLASS not in (by or ()) else [answers]
+    recording = responses_of(source, data, model, [*also, *naming])
+    by_session, by_class = promise.sessions is not None, classes is not None
 
     def rows(file: RecordedFile) -> Mask:
         if by_session:
@@ -91,7 +96,7 @@ def evaluate(
         raise CalibrationError(
             f"{data}: every row was used for fitting or calibrating; record more, or calibrate with a smaller --share"
         )
-    if in_parts(on, unseen.rows) and not (by_session or groups or correct or label or failures or by):
+    if in_parts(on, unseen.rows) and not (by_session or by_class or groups or correct or label or failures or by):
         evaluation = evaluate_files(promise, ScoreReader.of(source), unseen, engine_of(on))
         console.print(
             "file by file: evidence of drift and calibrating anew on halves need all scores in memory, and are left out"
@@ -104,7 +109,7 @@ def evaluate(
             "--on out"
         )
     shown = ScoredRecording(source, unseen)
-    bad = None if failures is None else failures_in(source, failures, model)
+    bad = None if failures is None else failures_in(source, failures, model, naming)
     costs = Costs(right_earns, wrong_costs, review_costs)
     right = None if correct is None else shown.labels(correct)
     dcs = None
@@ -112,15 +117,17 @@ def evaluate(
         probs, truth = shown.signal(answers), shown.numbers(label).astype(np.intp)
         dcs = distributional_correctness(probs, truth, idk, costs.loads)
         right = probs.argmax(axis=1) == truth
+    row_groups = None if groups is None else shown.names(groups)
     evaluation = make_evaluation(
         promise,
         shown.scores,
-        groups=None if groups is None else shown.names(groups),
+        groups=row_groups if classes is None else shown.classes(classes),
         sessions=shown.names(sessions) if by_session else None,
         correct=right,
         dcs=dcs,
         failures=None if bad is None else bad.scores,
         failed_sessions=bad.names(sessions) if by_session and bad is not None else None,
+        failed_groups=None if bad is None or classes is None else bad.classes(classes),
         risk=source.risk,
         costs=costs,
         columns={name: _column(shown, name, answers) for name in by or () if name != SLAB},

@@ -93,7 +93,9 @@ def _print_evidence(console: Console, identifier: str, event: dict[str, Any]) ->
     """An event of what evidence has found, in words."""
     broken = f"the promise of {' and '.join(event['broken'])} is broken" if event["broken"] else "the promise holds"
     drifted = ", scores have drifted" if event["drifted"] else ""
-    console.print(f"{identifier}: evidence of {event['model']} at {event['time']}: {broken}{drifted}", markup=False)
+    inputs = ", inputs have changed" if event.get("inputs") else ""
+    said = f"{identifier}: evidence of {event['model']} at {event['time']}: {broken}{drifted}{inputs}"
+    console.print(said, markup=False)
     for words in event["reasons"]:
         console.print(words, markup=False)
 

@@ -49,7 +49,8 @@ def inspect_recording(
     """
     facts: dict[str, Any] = {}
     units = scored.scores if options.sessions is None else _of_sessions(scored, options.sessions)
-    adjusted = options.groups or options.weights or options.target or options.classes or options.contaminated
+    by_part = options.groups or options.by_class
+    adjusted = by_part or options.weights or options.target or options.classes or options.contaminated
     refuses = not options.as_is and not adjusted
     seen_copies = copies(units)
     if seen_copies is not None and seen_copies.log_evalue >= log(1 / REFUSAL_PROBABILITY):

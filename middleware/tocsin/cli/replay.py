@@ -8,6 +8,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 
 from tocsin.cli.recorded import LeaveOutBroken, ModelName
@@ -15,10 +16,10 @@ from tocsin.cli.scored_recording import ScoredRecording, require_finite
 from tocsin.cli.tables import print_table
 from tocsin.errors import RecordingError
 from tocsin.offline.scoring import responses_of
-from tocsin.recording.reading import GROUP, SESSION
+from tocsin.recording.reading import GROUP, SESSION, SIGNAL_PREFIX
 from tocsin.replay.page import report, summary_lines
 from tocsin.replay.replay import replay as replayed
-from tocsin_calibration import Bundle, CalibrationError
+from tocsin_calibration import Bundle, CalibrationError, Promise
 
 
 def replay(
@@ -39,7 +40,9 @@ def replay(
     promise = source.require_promise(bundle)
     if not 0 < delta < 1:
         raise CalibrationError(f"--delta: a probability lies between 0 and 1, not {delta:g}")
-    recording = require_finite(responses_of(source, data, model), leave_out_broken, console, source.scorer.masked)
+    also = [] if promise.classes is None else [promise.classes.signal]
+    responses = responses_of(source, data, model, also)
+    recording = require_finite(responses, leave_out_broken, console, source.scorer.masked)
     if not recording.rows:
         raise RecordingError(f"{data}: holds no responses")
     shown = ScoredRecording(source, recording)
@@ -52,12 +55,16 @@ def replay(
         values = [columns[name][row] for name in there if columns[name][row]]
         return " ".join([f"{row:,}", *values])
 
+    row_groups = None
+    if promise.groups and promise.sessions is None:
+        row_groups = shown.names(groups) if promise.classes is None else shown.classes(promise.classes)
     result = replayed(
         promise,
         shown.scores,
-        groups=shown.names(groups) if promise.groups and promise.sessions is None else None,
+        groups=row_groups,
         sessions=shown.names(sessions) if promise.sessions is not None else None,
         versions=columns.get("version"),
+        inputs=_inputs(shown, promise) if recording.prefix == SIGNAL_PREFIX else None,
         delta=delta,
         restart=restart,
     )
@@ -78,3 +85,8 @@ def replay(
         about += [(f"file {file.path.name}", f"sha256:{file.sha256}") for file in recording.files]
         html.write_text(report(result, promise, f"{data.name} replayed with {bundle.name}", about, named))
         console.print(f"wrote {html}")
+
+
+def _inputs(shown: ScoredRecording, promise: Promise) -> NDArray[np.float32] | None:
+    """The signals by which changes of inputs are watched, side by side; None where they are not."""
+    return None if promise.inputs is None else np.hstack([shown.signal(name) for name in promise.inputs.signals])

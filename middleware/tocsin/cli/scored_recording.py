@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from copy import copy
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tocsin.errors import RecordingError
 from tocsin.offline.scoring import ScoreReader, Scores, responses_of
 from tocsin.recording.reading import Recording
 from tocsin_calibration import Bundle, CalibrationError
+from tocsin_calibration.thresholds.classes import Classes
 
 
 def require_finite(
@@ -65,6 +66,16 @@ class ScoredRecording:
         """One signal (n, width)."""
         return np.asarray(np.concatenate([batch[name] for batch in self._recording.batches()])[self._order], np.float32)
 
+    def classes(self, classes: Classes) -> list[str]:
+        """The names (n,) of the classes that a signal names. Raises RecordingError where it has another width."""
+        values = self.signal(classes.signal)
+        if values.shape[1] != classes.width:
+            raise RecordingError(
+                f"signal '{classes.signal}' has width {values.shape[1]}, but the bundle's classes are named by "
+                f"{classes.width} numbers"
+            )
+        return classes.of(values)
+
     def signals(self) -> Scores:
         """All signals side by side (n, width)."""
         parts = [np.hstack([batch[name] for name in sorted(batch)]) for batch in self._recording.batches()]
@@ -82,9 +93,12 @@ def labels_in(recording: Recording, column: str) -> NDArray[np.bool_]:
     return np.asarray(values, bool)
 
 
-def failures_in(bundle: Bundle, path: Path, model: str | None) -> ScoredRecording:
-    """A recording of what should alarm. Raises CalibrationError when some scores are not finite."""
-    scored = ScoredRecording(bundle, responses_of(bundle, path, model))
+def failures_in(bundle: Bundle, path: Path, model: str | None, also: Sequence[str] = ()) -> ScoredRecording:
+    """A recording of what should alarm, with signals that are read besides the detectors'.
+
+    Raises CalibrationError when some scores are not finite.
+    """
+    scored = ScoredRecording(bundle, responses_of(bundle, path, model, also))
     if not np.isfinite(scored.scores).all():
         raise CalibrationError(f"{path}: holds responses with a NaN or infinite score; serving passes such unscored")
     return scored

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from tocsin.exchange.exchange import DOCUMENT, Exchanges
-from tocsin.inprocess.http_gate import Answer, HttpGate
+from tocsin.exchange.gated import Answer
+from tocsin.inprocess.http_gate import HttpGate
 from tocsin.inprocess.httpx_exchange import HttpxExchange, header_fields, opened
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.enforcement import Ask

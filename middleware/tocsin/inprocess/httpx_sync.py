@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tocsin.exchange.exchange import DOCUMENT, Exchanges
-from tocsin.inprocess.http_gate import Answer, HttpGate
+from tocsin.exchange.gated import Answer
+from tocsin.inprocess.http_gate import HttpGate
 from tocsin.inprocess.httpx_exchange import HttpxExchange, header_fields, opened
 from tocsin.judgement.enforcement import Ask
 from tocsin.outbound_http import send

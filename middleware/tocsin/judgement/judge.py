@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -61,9 +61,15 @@ class Judge:
                 f"{where}.session: the bundle's promise is for sessions; say which field names a call's session"
             )
         grouped = bool(self.promise.groups) and self.promise.sessions is None
-        if grouped and not config.group:
+        self._classes = self.promise.classes if grouped else None
+        if grouped and not config.group and self._classes is None:
             raise ConfigError(
                 f"{where}.group: the bundle has a promise for each group; say which field names a call's group"
+            )
+        if config.group and self._classes is not None:
+            raise ConfigError(
+                f"{where}.group: the bundle has a promise for each class that signal '{self._classes.signal}' names, "
+                f"and reads it from the responses; leave group out"
             )
         if config.risk is not None and bundle.risk is None:
             raise ConfigError(
@@ -88,18 +94,24 @@ class Judge:
             self.sessions = state.sessions(session_namespace or name, bundle.digest, self.promise, config)
 
     def __call__(
-        self, scores: NDArray[np.float32], batch: Sequence[tuple[Call, int, Any]], keys_of: CallKeys
+        self,
+        scores: NDArray[np.float32],
+        batch: Sequence[tuple[Call, int, Any]],
+        keys_of: CallKeys,
+        signals: Mapping[str, NDArray[np.float32]],
     ) -> Judgement:
         """Judge the scores (n, d) of a batch. Each element of `batch` is a call, its number of rows, and what it was
-        read from.
+        read from; `signals` are those of all rows, (n, width) each.
         """
         if self.plain:
             judged = self.promise.judge(scores) if len(scores) <= MAX_STEP_ROWS else self._judge_slices(scores, None)
             return Judgement(*judged, None, None, [], None)
         row_groups = ended = None
-        groups = [keys_of.group_of(call) for call, _, _ in batch] if self._grouped else []
+        groups = [keys_of.group_of(call) for call, _, _ in batch] if self._grouped and self._classes is None else []
         sessions = [keys_of.session_of(call) for call, _, _ in batch] if self.sessions is not None else []
-        if self._grouped:
+        if self._classes is not None:
+            row_groups = self._classes.of(signals[self._classes.signal])
+        elif self._grouped:
             row_groups = [group for group, (_, rows, _) in zip(groups, batch, strict=True) for _ in range(rows)]
         if self.sessions is None:
             judged = self._judge_slices(scores, row_groups)

@@ -56,7 +56,7 @@ class GuardedModel:
                 name, config, config.bundle, state, threads=threads, session_namespace=session_namespace
             )
         self._families: dict[tuple[Kind, ...], Family] = {}
-        self._widths = dict.fromkeys(config.signals, 0) if self.scoring is None else dict(self.scoring.scorer.signals)
+        self._widths = dict.fromkeys(config.signals, 0) if self.scoring is None else dict(self.scoring.signals)
         wanted = list(self._widths)
         self._readers: dict[str, Reader] = {}
         self.edits: dict[str, Edit] = {}
@@ -156,8 +156,7 @@ class GuardedModel:
                 "missing_signal", self._unreadable.get(method, "the method is not one of the model's protocol")
             )
         reading = reader.read(opened, call.request)
-        signals = self._metadata.get(method) if self._metadata else None
-        if signals is None:
+        if not self._metadata or (signals := self._metadata.get(method)) is None:
             return reading
         of_call = call.parent or call
         by_side = {METADATA: call.keys, INITIAL: of_call.initial_metadata, TRAILING: of_call.trailing_metadata}
@@ -191,7 +190,7 @@ class GuardedModel:
 
     def misfit(self, signal: str, width: int) -> str:
         """Why rows of that width cannot be scored; empty when they can, and without a bundle."""
-        return "" if self.scoring is None else self.scoring.scorer.misfit(signal, width)
+        return "" if self.scoring is None else self.scoring.misfit(signal, width)
 
     def family(self, signals: tuple[Kind, ...]) -> Family:
         """The family of responses with these signals."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tocsin.configuration.model import ModelConfig
 from tocsin.errors import ConfigError
@@ -18,6 +22,7 @@ log = logging.getLogger("tocsin")
 class Scoring:
     """A model's bundle, read, checked against the model's configuration, and run once on a batch of zeros.
 
+    `signals` are those that a response must show and their widths: the detectors', and what else names its class.
     `seconds` is how long a batch of eight rows takes. NaN in `nonfinite_masked_signals` does not make a score NaN.
     Raises BundleError when the file cannot be used, ConfigError when the configuration asks for what the bundle
     does not have.
@@ -29,6 +34,10 @@ class Scoring:
         self.bundle = Bundle.read(path, threads=threads)
         self.promise = self.bundle.require_promise(path)
         self.scorer = self.bundle.scorer
+        self.signals = dict(self.scorer.signals)
+        if (classes := self.promise.classes) is not None:
+            self.signals.setdefault(classes.signal, classes.width)
+        self.run = self.scorer.run if len(self.signals) == len(self.scorer.signals) else self._run_on_own
         self.digest = self.bundle.digest
         self.judge = Judge(name, config, self.bundle, state, session_namespace)
         if unknown := [severity for severity in config.on_alarm if severity not in self.promise.alphas]:
@@ -40,3 +49,14 @@ class Scoring:
             self.seconds, self.nonfinite_masked_signals = self.scorer.warm(), self.scorer.swallowed()
         except DetectorError as error:
             raise BundleError(f"{path}: {error}") from error
+
+    def misfit(self, signal: str, width: int) -> str:
+        """What is wrong with a signal of that width, in words; nothing when it can be read."""
+        if signal in self.scorer.signals:
+            return self.scorer.misfit(signal, width)
+        named_by = self.signals[signal]
+        return "" if width == named_by else f"signal '{signal}' has width {width}, but names classes by {named_by}"
+
+    def _run_on_own(self, signals: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Run the detectors on the signals that they read."""
+        return self.scorer.run({name: signals[name] for name in self.scorer.signals})

@@ -27,8 +27,8 @@ def by_candidates(models: Mapping[str, GuardedModel], calls: Sequence[Call]) -> 
         try:
             opened = [call.reads.open(message, call.request) for message in (*call.earlier, call.response)]
             rows, family, raws = model.shadow.signals_of(call, opened)
-            scores = candidate.scorer.run(family.stack([raws]))
-            judged = candidate.judge(scores, [(call, rows, raws)], model)
+            signals = family.stack([raws])
+            judged = candidate.judge(candidate.run(signals), [(call, rows, raws)], model, signals)
         except Exception as error:
             log.debug("model %s: the shadow bundle failed: %s", model.name, error)
             yield call, FAILED

@@ -45,6 +45,8 @@ def _promise(models: Sequence[dict[str, Any]]) -> tuple[str, str]:
         )
     if drifted := [model["name"] for model in judged if model["drifted"]]:
         return f"Yes so far, but scores have drifted from those at calibration: {', '.join(drifted)}.", BAD
+    if changed := [model["name"] for model in judged if model.get("inputs_changed")]:
+        return f"Yes so far, with inputs that are other than at calibration: {', '.join(changed)}.", GOOD
     if quiet := [model["name"] for model in judged if any(severity["quiet"] for severity in model["severities"])]:
         return f"Yes, with far fewer alarms than expected: {', '.join(quiet)}.", GOOD
     if len(judged) > 1:

@@ -77,6 +77,8 @@ def _model(
         "name": name, "digest": scoring.digest, "unit": promise.unit, "calibrated": provenance.get("timestamp"),
         "responses": promise.n, "judged": judged, "unscored": figures["unscored"], "severities": severities,
         "drift": figures["drift"], "drifted": figures["drift"] is not None and figures["drift"] > limits.drift,
+        "inputs": figures["inputs"],
+        "inputs_changed": figures["inputs"] is not None and figures["inputs"] > limits.drift,
         "finding": figures["finding"],
         "scoring": figures["scoring"], "actions": figures["actions"],
         "pvalues": _expected(figures["pvalue"], None),

@@ -51,6 +51,9 @@ def _model(model: dict[str, Any], added: dict[str, float | None]) -> Panel:
             promised += f", expect {percent(severity['low'])} to {percent(severity['high'])}"
         promised += f"; evidence against it e^{evidence:.1f}" if evidence is not None else ""
         lines.append(Text(promised, style="dim"))
+    if (moved := model.get("inputs")) is not None:
+        said = "other than at calibration" if model["inputs_changed"] else "no other than at calibration so far"
+        lines.append(Text(f"inputs   {said}; evidence of a change e^{moved:.1f}", style="dim"))
     if finding := model.get("finding"):  # not shown by an older tocsin
         lines += [Text(words, style="bold") for words in finding["words"]]
     scoring, unscored = model["scoring"], sum(model["unscored"].values())

@@ -61,6 +61,8 @@ def summary_lines(result: Replay, promise: Promise, named: Callable[[int], str] 
         )
     if result.drifted is not None:
         sentences.append(f"Drift would have been reported after {result.drifted:,}.")
+    if result.inputs_changed is not None:
+        sentences.append(f"A change of inputs would have been reported after {result.inputs_changed:,}.")
     if result.finding is not None:
         sentences += found_by(result.finding, named)
     return sentences
@@ -73,7 +75,10 @@ def found_by(finding: Finding, named: Callable[[int], str]) -> list[str]:
         low, high = change.after + change.ago - change.earliest, change.after + change.ago - change.latest
         where = named(change.after) if finding.unit == "responses" else f"{change.after:,}"
         sentences.append(f"It changed about at {where} ({low:,} to {high:,}).")
-    return sentences + [f"{which[0].upper()}{which[1:]}." for which in finding.which()]
+    of_groups = [finding.of_groups()] if finding.groups else []
+    of_inputs = [finding.of_inputs()] if finding.inputs else []
+    every = [*of_groups, *finding.which(), *of_inputs]
+    return sentences + [f"{words[0].upper()}{words[1:]}." for words in every]
 
 
 def _rates(result: Replay, promise: Promise, severity: str) -> str:

@@ -16,6 +16,7 @@ from tocsin.sinks.evidence import Evidence
 from tocsin.sinks.finding import Finding
 from tocsin.sinks.tally import POOLED
 from tocsin_calibration import Promise
+from tocsin_calibration.online.inputs import STRIDE
 from tocsin_calibration.sessions.rule import Progress
 
 LOOK_INTERVAL = 50  # responses, or sessions, between looks at the evidence
@@ -60,6 +61,8 @@ class Replay:
     paged: dict[str, int | None]
     drifted: int | None
     loudest: list[Loud]
+    inputs: list[float]  # log of the evidence that inputs have changed, at `seen_at`; empty where they are not watched
+    inputs_changed: int | None
     finding: Finding | None = None  # the last that was beyond a limit; times in it are numbers of trials
 
     def facts(self) -> dict[str, Any]:
@@ -70,6 +73,7 @@ class Replay:
             "alarms": self.alarms,
             "paged": self.paged,
             "drifted": self.drifted,
+            "inputs_changed": self.inputs_changed,
             "loudest": [vars(alarm) for alarm in self.loudest],
             "finding": None if self.finding is None else self.finding.facts(timed=False),
         }
@@ -82,13 +86,15 @@ def replay(
     groups: Sequence[str] | None = None,
     sessions: Sequence[str] | None = None,
     versions: Sequence[str] | None = None,
+    inputs: NDArray[np.floating] | None = None,
     delta: float = 0.01,
     restart: int = 1_000,
 ) -> Replay:
     """Judge detectors' scores (n, d) in their order.
 
-    `groups` and `sessions` (n,) name each row's, where the promise has them; `versions` (n,) are the model's. Evidence
-    fires an alert at `delta`, shared among severities as `tocsin rules` shares it.
+    `groups` and `sessions` (n,) name each row's, where the promise has them; `versions` (n,) are the model's.
+    `inputs` (n, E): the signals by which changes of inputs are watched, side by side, where the promise watches them.
+    Evidence fires an alert at `delta`, shared among severities as `tocsin rules` shares it.
     """
     progress = _progress(promise, sessions) if sessions is not None and promise.sessions is not None else None
     judged = promise.judge(scores, groups, progress)
@@ -105,6 +111,8 @@ def replay(
     limits, finding = (log(len(promise.alphas) / delta), log(1 / delta)), None
     seen_at: list[int] = []
     drift: list[float] = []
+    moved: list[float] = []
+    shown = features_of(promise, inputs)
     evidence_by_severity: dict[str, list[float]] = {name: [] for name in promise.alphas}
     for start in range(0, len(trials), LOOK_INTERVAL):
         part = slice(start, start + LOOK_INTERVAL)
@@ -117,6 +125,7 @@ def replay(
                 judged.joint[part],
                 scores[part],
                 None if versions is None else versions[part],
+                None if shown is None else shown[-(-start // STRIDE) : -(-judged_trials // STRIDE)],
             )
         )
         against = evidence.promise()
@@ -124,7 +133,10 @@ def replay(
             evidence_by_severity[name].append(value)
         drift.append(evidence.drift() or 0.0)
         seen_at.append(judged_trials)
-        finding = Finding.of(evidence, against, drift[-1], evidence.causes(), limits, promise.unit) or finding
+        by_inputs = evidence.inputs()
+        moved += [] if by_inputs is None or shown is None else [by_inputs]
+        causes = evidence.causes()
+        finding = Finding.of(evidence, against, drift[-1], causes, limits, promise.unit, by_inputs) or finding
     graver = {name: set(list(promise.alphas)[: at + 1]) for at, name in enumerate(promise.alphas)}
     return Replay(
         rows=len(scores),
@@ -141,6 +153,8 @@ def replay(
         paged={name: _first(seen_at, values, limits[0]) for name, values in evidence_by_severity.items()},
         drifted=_first(seen_at, drift, limits[1]),
         loudest=_lowest_pvalues(promise, judged.severities, judged.pvalues, judged.by_detector),
+        inputs=moved,
+        inputs_changed=_first(seen_at, moved, limits[1]),
         finding=finding,
     )
 
@@ -174,8 +188,11 @@ def tally_of(
     joint: Sequence[float],
     scores: NDArray[np.floating] | None = None,
     versions: Sequence[str] | None = None,
+    inputs: NDArray[np.floating] | None = None,
 ) -> dict[str, Any]:
-    """What a tally of these would say; `scores` (n, d) are detectors', `versions` (n,) those of the model."""
+    """What a tally of these would say; `scores` (n, d) are detectors', `versions` (n,) those of the model, `inputs`
+    (n / STRIDE, k + 1) the features of every STRIDE-th.
+    """
     alarmed: dict[tuple[str, str], int] = {}
     of_group: dict[str, int] = {}
     for at, severity in enumerate(severities):
@@ -193,7 +210,16 @@ def tally_of(
             names = versions or [""] * len(severities)
             facts["versions"] = [(version, len(list(run))) for version, run in groupby(names)]
             facts["groups"] = list(groups or ())
+        if inputs is not None:
+            facts["inputs"] = b64encode(np.ascontiguousarray(inputs, np.float32).tobytes()).decode()
     return facts
+
+
+def features_of(promise: Promise, signals: NDArray[np.floating] | None) -> NDArray[np.float64] | None:
+    """Of every STRIDE-th of these signals (n, E) what the test of inputs sees, None where inputs are not watched."""
+    if signals is None or promise.inputs is None or not promise.watches_drift:
+        return None
+    return promise.inputs.features(signals[::STRIDE])
 
 
 def _stretches(promise: Promise, severity: str, alarmed: Sequence[bool]) -> list[Stretch]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from math import log
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,9 +19,21 @@ from tocsin_calibration.online.changes import ChangePoints, ChangeTime
 from tocsin_calibration.online.inputs import InputsTest
 from tocsin_calibration.thresholds.limits import Limits
 
-FOLD_ROWS = 256  # rows that wait before they are counted
+FOLD_ROWS = 512  # rows that wait before they are counted: most of a step's cost does not depend on their number
 DRAINED_FOLD_ROWS = 1 << 20  # the same where another process comes for them: only when it does not come any more
 GROUPS = 64  # watched by themselves, the largest of calibration: a scrape computes the evidence of each
+
+
+class GroupEvidence(NamedTuple):
+    """One group with a promise of its own ("": all others together): responses of this process and its workers, alarms
+    at each severity or a graver one, and the log of the evidence that its promise is exceeded, its share of the level
+    taken off.
+    """
+
+    name: str
+    responses: int
+    alarms: dict[str, int]
+    log_evalues: dict[str, float]
 
 
 class Evidence:
@@ -55,6 +67,8 @@ class Evidence:
         largest = [group for group, _ in by_size if group != POOLED][:GROUPS]
         by_group = {group: limits for group, limits in by_size if group == POOLED or group in largest}
         fixed_groups = by_group if fixed and not promise.is_per_step else {}
+        named_groups = by_group if promise.groups and promise.sessions is None else {}
+        self._by_group = {group: [0] * (1 + len(promise.alphas)) for group in named_groups}  # responses, alarms
         self._watches = {
             group: {name: _watch(limits, name, restart) for name in limits.laws}
             for group, limits in fixed_groups.items()
@@ -85,9 +99,11 @@ class Evidence:
         """What has been counted since evidence was last computed."""
         return self._tally
 
-    def add(self, batch: Scored, rows: int, alarmed: bool) -> None:
-        """Add a judged batch of so many rows; `alarmed`: some of them alarmed."""
-        self._tally.add(batch, rows, alarmed)
+    def add(self, batch: Scored, rows: int, alarmed: bool, versions: Sequence[tuple[str, int]] | None = None) -> None:
+        """Add a judged batch of so many rows; `alarmed`: some of them alarmed; `versions`: runs of rows of one version,
+        in their order, where they are known.
+        """
+        self._tally.add(batch, rows, alarmed, versions)
         if self._tally.rows >= self._fold_at:
             self._fold()
 
@@ -137,6 +153,22 @@ class Evidence:
             name: max(detectors[name].log_evidence() for detectors in self._watches.values()) - share
             for name in self._graver
         }
+
+    def by_group(self) -> list[GroupEvidence]:
+        """Each group that is watched by itself, the largest of calibration first; empty where there are no groups. What
+        exceeds log(1/delta) breaks its promise, for all groups together with probability at most delta wrongly.
+        """
+        self._fold()
+        share, result = log(max(1, len(self._watches))), []
+        for group, (responses, *alarms) in self._by_group.items():
+            if group in self._detectors:
+                logs = {name: log(max(d.value, 1e-300)) for name, d in self._detectors[group].items()}
+            else:
+                logs = {name: watch.log_evidence() for name, watch in self._watches.get(group, {}).items()}
+            adjusted = {name: logs[name] - share for name in self._graver if name in logs}
+            by_severity = dict(zip(self._graver, alarms, strict=True))
+            result.append(GroupEvidence(group, responses, by_severity, adjusted))
+        return result
 
     def quiet(self) -> dict[str, float]:
         """log of the evidence that far fewer responses alarm than calibration explains, by severity; without those of
@@ -209,13 +241,18 @@ class Evidence:
             for name, detector in self._detectors.get(group, {}).items():
                 detector.add(severity in self._graver[name])
         pooled = tally.rows - sum(tally.of_group.values())
-        for group, watches in self._watches.items():
+        for group in dict.fromkeys((*self._watches, *self._by_group)):
             responses = pooled if group == POOLED else tally.of_group.get(group, 0)
             if not responses:
                 continue
-            for name, watch in watches.items():
-                alarms = sum(tally.alarmed.get((group, severity), 0) for severity in self._graver[name])
-                watch.add((alarms, responses - alarms))
+            counts = [sum(tally.alarmed.get((group, other), 0) for other in graver) for graver in self._graver.values()]
+            if group in self._by_group:
+                more = zip(self._by_group[group], (responses, *counts), strict=True)
+                self._by_group[group] = [before + new for before, new in more]
+            watches = self._watches.get(group, {})
+            for name, count in zip(self._graver, counts, strict=True):
+                if name in watches:
+                    watches[name].add((count, responses - count))
 
 
 def _watch(limits: Limits, severity: str, restart: int) -> Watch:

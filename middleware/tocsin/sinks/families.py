@@ -65,6 +65,18 @@ PROMISED_ALARMS = Family(
     "Of these, how many alarmed at a severity or a more severe one.",
     ("model", "severity"),
 )
+OF_GROUP = Family(
+    "tocsin_group_responses",
+    "counter",
+    "Responses judged by the promise of their group or class; empty: of all others together.",
+    ("model", "group"),
+)
+ALARMS_OF_GROUP = Family(
+    "tocsin_group_alarms",
+    "counter",
+    "Of these, how many alarmed at a severity or a more severe one.",
+    ("model", "group", "severity"),
+)
 UNSCORED = Family("tocsin_unscored", "counter", "Responses that passed without a judgement.", ("model", "reason"))
 SESSIONS = Family(
     "tocsin_sessions", "counter", "Sessions that ended, by their worst severity or none.", ("model", "severity")
@@ -102,6 +114,13 @@ EVIDENCE = Family(
     "gauge",
     "Log of the evidence since start that the promised rate is exceeded; with `state` in all replicas together.",
     ("model", "severity"),
+)
+EVIDENCE_OF_GROUP = Family(
+    "tocsin_group_log_evalue",
+    "gauge",
+    "Log of the evidence since start that the promise of a group or class is exceeded, adjusted for how many are "
+    "watched; with `state` in all replicas together.",
+    ("model", "group", "severity"),
 )
 LIMIT = Family(
     "tocsin_promise_log_limit",
@@ -153,7 +172,8 @@ CALIBRATED = Family(
 )
 
 FAMILIES = (
-    RESPONSES, ALARMS, PROMISED, PROMISED_ALARMS, UNSCORED, SESSIONS, KEYLESS, FEEDBACK, ACTIONS, SHADOWS,
-    PVALUE, SCORE, SCORING, BATCHES, ADDED,
-    ALPHA, EXPECTED, EVIDENCE, LIMIT, QUIET, DRIFT, INPUTS, CAUSE, CHANGED, LEVEL, CARRIED, BUNDLE, CALIBRATED,
+    RESPONSES, ALARMS, PROMISED, PROMISED_ALARMS, OF_GROUP, ALARMS_OF_GROUP,
+    UNSCORED, SESSIONS, KEYLESS, FEEDBACK, ACTIONS, SHADOWS, PVALUE, SCORE, SCORING, BATCHES, ADDED,
+    ALPHA, EXPECTED, EVIDENCE, EVIDENCE_OF_GROUP, LIMIT, QUIET, DRIFT, INPUTS, CAUSE, CHANGED, LEVEL, CARRIED,
+    BUNDLE, CALIBRATED,
 )  # fmt: skip

@@ -25,6 +25,7 @@ class Finding(NamedTuple):
     change: ChangeTime | None
     unit: str
     inputs: bool = False  # whether the signals of inputs have changed
+    groups: tuple[str, ...] = ()  # of a broken promise by group, those that break theirs
     text: tuple[str, ...] = ()  # since when, and which, a sentence each
 
     @classmethod
@@ -50,7 +51,8 @@ class Finding(NamedTuple):
         if not (broken or drifted or named or moved):
             return None
         change = evidence.change() if broken or drifted or named else None
-        finding = cls(broken, drifted, tuple(named), change, unit, moved)
+        groups = [g.name for g in evidence.by_group() if max(g.log_evalues.values(), default=0.0) > limit]
+        finding = cls(broken, drifted, tuple(named), change, unit, moved, tuple(groups))
         return finding._replace(text=tuple(finding._words()))
 
     @property
@@ -64,6 +66,7 @@ class Finding(NamedTuple):
             "broken": list(self.broken),
             "drifted": self.drifted,
             "inputs": self.inputs,
+            "groups": list(self.groups),
             "since": _facts(self.change, timed),
             "causes": [
                 {
@@ -84,6 +87,8 @@ class Finding(NamedTuple):
     def _words(self) -> Iterator[str]:
         if self.change is not None:
             yield change_text(self.change, self.unit)
+        if self.groups:
+            yield self.of_groups()
         yield from self.which()
         if self.inputs:
             yield self.of_inputs()
@@ -93,6 +98,12 @@ class Finding(NamedTuple):
         if self.broken:
             return "inputs changed, and alarms too"
         return "inputs changed, and scores too" if self.drifted or self.causes else "inputs changed, alarms as promised"
+
+    def of_groups(self) -> str:
+        """Which groups alarm more often than each is promised to."""
+        rest = f" and {len(self.groups) - MAX_CAUSES} more" if len(self.groups) > MAX_CAUSES else ""
+        names = ", ".join(_quoted(name) or "all others together" for name in self.groups[:MAX_CAUSES])
+        return f"more alarms than promised in group{'s' if len(self.groups) > 1 else ''} {names}{rest}"
 
     def which(self) -> Iterator[str]:
         """The strongest cause of each kind in words, and which others have changed."""

@@ -14,6 +14,7 @@ from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.scoring import Scoring
 from tocsin.sinks import families as of
 from tocsin.sinks.causes import Cause
+from tocsin.sinks.evidence import GroupEvidence
 from tocsin.sinks.exposition import Writer
 from tocsin.sinks.families import Family, Sample
 from tocsin.sinks.finding import Finding
@@ -36,6 +37,7 @@ class ModelSnapshot:
         self._drift: float | None = None
         self._inputs: float | None = None
         self._causes: Sequence[Cause] = ()
+        self._groups: Sequence[GroupEvidence] = () if series.judged is None else series.judged.evidence.by_group()
         self.finding: Finding | None = None
         self._limits: tuple[float, float] | None = None
         self._weighed = -1  # series.changes then
@@ -64,7 +66,7 @@ class ModelSnapshot:
             evidence = judged.evidence
             promise = evidence.promise()
             self._promise, self._quiet, self._drift = promise, evidence.quiet(), evidence.drift()
-            self._causes, self._inputs = evidence.causes(), evidence.inputs()
+            self._causes, self._inputs, self._groups = evidence.causes(), evidence.inputs(), evidence.by_group()
             if self._scoring is not None and self._limits is not None:
                 unit = self._scoring.promise.unit
                 self.finding = Finding.of(
@@ -81,6 +83,7 @@ class ModelSnapshot:
             "drift": self._drift,
             "inputs": self._inputs,
             "causes": [cause._asdict() for cause in self._causes],
+            "groups": [group._asdict() for group in self._groups],
             "finding": None if self.finding is None else self.finding.facts(),
         }
 
@@ -127,6 +130,12 @@ class ModelSnapshot:
             yield Sample(of.SCORE, (name, detector), counted)
         for severity, value in self._promise.items():
             yield Sample(of.EVIDENCE, (name, severity), value)
+        for group, responses, alarms_of_group, logs in self._groups:
+            yield Sample(of.OF_GROUP, (name, group), responses)
+            for severity, count in alarms_of_group.items():
+                yield Sample(of.ALARMS_OF_GROUP, (name, group, severity), count)
+            for severity, value in logs.items():
+                yield Sample(of.EVIDENCE_OF_GROUP, (name, group, severity), value)
         for severity, value in self._quiet.items():
             yield Sample(of.QUIET, (name, severity), value)
         if self._drift is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tocsin_calibration.online.inputs import STRIDE
 from tocsin_calibration.promise import OTHERS
 
 POOLED = OTHERS
-WAITING = 16  # batches whose signals are looked at together
+WAITING = 64  # batches whose signals are looked at together
 
 
 class Tally:
@@ -49,8 +50,10 @@ class Tally:
         self.inputs: list[NDArray[np.float32]] = []
         self._signals: list[NDArray[np.float32]] = []
 
-    def add(self, batch: Scored, rows: int, alarmed: bool) -> None:
-        """Count a judged batch: so many rows, some of them `alarmed` or none."""
+    def add(self, batch: Scored, rows: int, alarmed: bool, versions: Sequence[tuple[str, int]] | None = None) -> None:
+        """Count a judged batch: so many rows, some of them `alarmed` or none. `versions`: runs of one version, where
+        they are known.
+        """
         if self._promise.sessions is not None:
             ended = batch.ended or ()
             self.rows += len(ended)
@@ -62,7 +65,7 @@ class Tally:
             self.by_detector.append(batch.scores)
             if batch.groups is not None:
                 self.groups += batch.groups
-            self._count_versions(batch)
+            self._count_versions(_versions_of(batch) if versions is None else versions)
             if self._watched is not None:
                 self._take_inputs(batch, rows)
         if alarmed or batch.groups is not None or self._in_order:
@@ -116,7 +119,11 @@ class Tally:
     def projected(self) -> list[NDArray[np.float32]]:
         """`inputs`, with those in them that waited."""
         if self._signals and self._watched is not None:
-            self.inputs.append(self._watched.features(np.concatenate(self._signals)).astype(np.float32))
+            signals = np.concatenate(self._signals)
+            if not np.isfinite(signals).all():
+                signals = signals[np.isfinite(signals).all(axis=1)]
+            if len(signals):
+                self.inputs.append(self._watched.features(signals).astype(np.float32))
             self._signals.clear()
         return self.inputs
 
@@ -125,31 +132,43 @@ class Tally:
         assert self._watched is not None
         start = self.until_next
         self.until_next = start - rows if start >= rows else (start - rows) % STRIDE
-        names = self._watched.signals
-        if start >= rows or any(name not in batch.signals for name in names):
+        if start >= rows:
             return
-        parts = [batch.signals[name][start:rows:STRIDE] for name in names]
+        try:
+            parts = [batch.signals[name][start:rows:STRIDE] for name in self._watched.signals]
+        except KeyError:
+            return
         signals = parts[0].copy() if len(parts) == 1 else np.hstack(parts)
-        if signals.ndim == 2 and signals.shape[1] == len(self._watched.centre) and np.isfinite(signals).all():
+        if signals.shape[1:] == self._watched.centre.shape:
             self._signals.append(signals)
             if len(self._signals) >= WAITING:
                 self.projected()
 
-    def _count_versions(self, batch: Scored) -> None:
-        for call in batch.calls:
-            verdict = call.verdict
-            assert verdict is not None
-            rows = len(verdict.pvalues)
-            if self.versions and self.versions[-1][0] == verdict.version:
-                rows += self.versions.pop()[1]
-            self.versions.append((verdict.version, rows))
+    def _count_versions(self, runs: Iterable[tuple[str, int]]) -> None:
+        for version, rows in runs:
+            if self.versions and self.versions[-1][0] == version:
+                self.versions[-1] = version, self.versions[-1][1] + rows
+            else:
+                self.versions.append((version, rows))
 
     def _count_all(self, severities: Sequence[str | None], groups: Sequence[str] | None) -> None:
+        promised = self._promise.groups
+        for group, rows in Counter(groups or ()).items():
+            if group in promised:
+                self.of_group[group] = self.of_group.get(group, 0) + rows
         for at, severity in enumerate(severities):
-            group = POOLED if groups is None or groups[at] not in self._promise.groups else groups[at]
-            if group != POOLED:
-                self.of_group[group] = self.of_group.get(group, 0) + 1
+            if severity is None and not self._in_order:
+                continue
+            group = POOLED if groups is None or groups[at] not in promised else groups[at]
             if severity is not None:
                 self.alarmed[group, severity] = self.alarmed.get((group, severity), 0) + 1
             if self._in_order:
                 self.sequence.append((group, severity))
+
+
+def _versions_of(batch: Scored) -> Iterator[tuple[str, int]]:
+    """The version of each call, and its rows."""
+    for call in batch.calls:
+        verdict = call.verdict
+        assert verdict is not None
+        yield verdict.version, len(verdict.pvalues)

@@ -316,7 +316,7 @@ def test_classifications_and_embeddings_need_no_mapping(tmp_path: Path) -> None:
 
 
 def test_every_preset_is_in_the_docs() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "protocols.md").read_text()
     for name in presets():
         assert f"| `{name}` |" in page
         assert all(method.partition("/")[0] in page for method in preset(name))

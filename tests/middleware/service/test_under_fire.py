@@ -179,7 +179,7 @@ recorder.close()
 print("recorded", recorder.rows)
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parents[3]
     )
     assert "recorded 1000" in done.stdout, done.stderr
     assert "a segment of the recording was lost" in done.stdout
@@ -375,6 +375,6 @@ def test_a_port_freed_by_a_killed_process_can_be_had_again(bundle: Path) -> None
 
 
 def test_every_fault_is_in_the_docs() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "outcomes.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "outcomes.md").read_text()
     for fault in ("SIGKILL", "half-open", "disk", "clock", "sink", "`queue_full`", "expired", "another model"):
         assert fault in page, fault

@@ -14,7 +14,18 @@ import grpc
 import pytest
 import yaml
 from benchmarks.harness.model_server import model_server
-from benchmarks.harness.parts import INFER, METHOD, SIGNALS, at_once, far_away, free_port, inference, running, settings
+from benchmarks.harness.parts import (
+    INFER,
+    METHOD,
+    SIGNALS,
+    TRIES_AGAIN_SOON,
+    at_once,
+    far_away,
+    free_port,
+    inference,
+    running,
+    settings,
+)
 from benchmarks.harness.served import ask, grouped, in_sessions, served
 
 from tocsin.judgement.guard import Guard
@@ -37,7 +48,7 @@ def served_log(bundle: Path, tmp_path: Path, form: str, **more: Any) -> list[str
         }))  # fmt: skip
         command = [sys.executable, "-m", "tocsin", "--log", form, "serve", "-c", str(config)]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=at_once())
-        with grpc.insecure_channel(f"127.0.0.1:{listen}") as channel:
+        with grpc.insecure_channel(f"127.0.0.1:{listen}", TRIES_AGAIN_SOON) as channel:
             for request in [b"far"] * 6 + [b"secret"] * 5:
                 channel.unary_unary(INFER)(request, metadata=(("traceparent", TRACE),), wait_for_ready=True, timeout=60)
         process.terminate()
@@ -159,7 +170,7 @@ def test_a_name_that_a_model_server_makes_up_forges_no_line(bundle: Path, tmp_pa
         process = subprocess.Popen(
             [sys.executable, "-m", "tocsin", "serve", "-c", str(config)], stderr=subprocess.PIPE, env=at_once()
         )
-        with grpc.insecure_channel(f"127.0.0.1:{listen}") as channel:
+        with grpc.insecure_channel(f"127.0.0.1:{listen}", TRIES_AGAIN_SOON) as channel:
             channel.unary_unary(INFER)(b"far", wait_for_ready=True, timeout=60)
         process.terminate()
         _, output = process.communicate(timeout=60)

@@ -12,13 +12,18 @@ import numpy as np
 import pytest
 from benchmarks.harness.parts import quick_bundle, safe_traffic, settings
 from rich.console import Console
-from tests.middleware.test_causes import judge
+from tests.middleware.replay.test_replay import recorded
+from tests.middleware.sinks.test_causes import judge
+from typer.testing import CliRunner
 
+from tocsin.cli.main import app
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.sink import Scored
 from tocsin.page.history import History
 from tocsin.page.snapshot import snapshot
 from tocsin.page.terminal import picture
+from tocsin.replay.replay import replay
+from tocsin.sinks.evidence import Evidence
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin_calibration import Bundle, BundleError
 from tocsin_calibration.online.inputs import STRIDE, InputsReference
@@ -67,6 +72,8 @@ def test_a_change_that_scores_do_not_show_is_told_as_harmless_everywhere(watchin
     drawn = io.StringIO()
     Console(file=drawn, width=200).print(picture(snapshot(sink, [], History(sink.counts), "observe")))
     assert "inputs changed, alarms as promised" in drawn.getvalue()
+    assert f"other than at calibration; evidence of a change e^{figures['inputs']:.1f}" in drawn.getvalue()
+    assert "Yes so far, with inputs that are other than at calibration: digits." in drawn.getvalue()
 
 
 def test_a_change_that_scores_follow_is_told_with_them(watching: Path) -> None:
@@ -138,3 +145,23 @@ def test_signals_of_another_width_or_not_finite_are_left_out(watching: Path) -> 
         batch = Scored("digits", (), np.zeros((16, 2), np.float32), 0.0, signals={"embedding": embedding})
         evidence.tally._take_inputs(batch, 16)
     assert evidence.tally.projected() == []
+
+
+def test_a_replay_says_of_inputs_what_serving_does(watching: Path, tmp_path: Path) -> None:
+    calm, moved = safe_traffic(1_600, seed=5), folded(3_200, seed=6)
+    traffic = Observations({name: np.vstack([calm[name], moved[name]]) for name in calm})
+    promise, scorer = Bundle.read(watching).require_promise(), Bundle.read(watching).scorer
+    result = replay(promise, scorer(traffic), inputs=traffic["embedding"])
+    evidence = Evidence(promise, 1_000, fixed=True, seed=0)
+    guard, sink = opened(watching)
+    sink._series["digits"].judged.evidence = evidence
+    judge(guard, traffic)
+    assert sink.figures()["digits"]["inputs"] == pytest.approx(result.inputs[-1], rel=1e-5)
+    assert result.inputs_changed is not None and result.inputs_changed > 1_600
+    recording = recorded(tmp_path / "traffic.parquet", traffic)
+    output = CliRunner().invoke(app, ["replay", str(recording), str(watching)]).output
+    assert f"A change of inputs would have been reported after {result.inputs_changed:,}." in output
+    assert "Inputs changed, alarms as promised." in output
+    assert result.facts()["inputs_changed"] == result.inputs_changed
+    without = replay(promise, scorer(traffic))
+    assert without.inputs == [] and without.inputs_changed is None and without.evidence == result.evidence

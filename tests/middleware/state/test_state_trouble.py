@@ -19,7 +19,7 @@ from benchmarks.harness.model_server import model_server
 from benchmarks.harness.parts import SIGNALS, inference, running, settings
 from benchmarks.harness.redis_server import RedisServer, redis_server
 from benchmarks.harness.served import SAFE, ask, in_sessions, metric
-from tests.middleware.test_state import judged, promise_of, store_of
+from tests.middleware.state.test_state import judged, promise_of, store_of
 
 from tocsin.configuration.config import Config
 from tocsin.configuration.state import StateConfig

@@ -154,6 +154,6 @@ def test_sessions_of_many_rows_are_judged_as_at_once(tmp_path: Path) -> None:
     judge, rows = guard.models["digits"].scoring.judge, 3 * MAX_STEP_ROWS + 7
     scores = guard.models["digits"].scoring.scorer(safe_traffic(rows))
     call = Call(METHOD, {"x-session": "one"}, "", False)
-    judged = judge(scores, [(call, rows, None)], guard.models["digits"])
+    judged = judge(scores, [(call, rows, None)], guard.models["digits"], {})
     alone = judge.promise.judge(scores, sessions=[judge.promise.sessions.start()] * rows)
     assert (judged.pvalues, judged.severities) == (alone.pvalues, alone.severities)

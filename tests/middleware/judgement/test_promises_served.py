@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from benchmarks.harness.parts import INFER, inference, quick_bundle
-from benchmarks.harness.served import SAFE, ask, grouped, in_sessions, metric, model, served, weighed
+from benchmarks.harness.served import SAFE, ask, by_class, grouped, in_sessions, metric, model, served, weighed
 from prometheus_client import CollectorRegistry, generate_latest
 from typer.testing import CliRunner
 
@@ -20,6 +20,7 @@ from tocsin.configuration.config import Config
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.sink import Scored
 from tocsin.sinks.evidence import Evidence
+from tocsin.sinks.finding import Finding
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.state.memory import MemorySessions
 from tocsin_calibration import (
@@ -28,6 +29,7 @@ from tocsin_calibration import (
     Window,
     calibrate,
 )
+from tocsin_detectors import Observations
 
 
 def test_each_group_is_judged_by_its_own_threshold(tmp_path: Path) -> None:
@@ -47,6 +49,54 @@ def test_each_group_is_judged_by_its_own_threshold(tmp_path: Path) -> None:
         c.pvalues != w.pvalues for c, w in zip(verdicts_by_group["calm"], verdicts_by_group["wild"], strict=True)
     )
     assert stranger.pvalues[0] == pytest.approx(promise.judge(scores[3:4]).pvalues[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("signal", ["probs", "label"])
+def test_a_response_is_judged_by_the_class_that_it_names(tmp_path: Path, signal: str) -> None:
+    """By what detectors read, or by a label that they do not; each row of a response by its own."""
+    bundle = Bundle.read(by_class(tmp_path / "c.tocsin", signal))
+    promise, rows = bundle.require_promise(), 60
+    shown = {**SAFE.take(slice(0, rows)), "label": np.arange(rows, dtype=np.float32)[:, None] % 2}
+    content = model(tmp_path / "c.tocsin")
+    content["models"]["digits"]["signals"]["label"] = "response.outputs.label"
+    guard, registry = Guard.open(Config(**content)), CollectorRegistry()
+    sink = PrometheusSink(guard.models)
+    registry.register(sink)
+    guard.sinks.append(sink)
+    calls = []
+    for part in (slice(0, 40), slice(40, rows)):
+        call = guard.call(INFER, {})
+        assert call is not None
+        call.response = inference(Observations(shown), part)
+        calls.append(call)
+    guard.judge(calls)
+    metrics = generate_latest(registry).decode()
+    scores = bundle.scorer(SAFE.take(slice(0, rows)))
+    classes = promise.classes
+    assert classes is not None
+    names = classes.of(shown[signal])
+    expected = promise.judge(scores, names)
+    verdicts = [call.verdict for call in calls if call.verdict is not None]
+    assert [p for verdict in verdicts for p in verdict.pvalues] == pytest.approx(expected.pvalues, rel=1e-4)
+    assert [s for verdict in verdicts for s in verdict.severities] == expected.severities
+    assert len(set(promise.groups)) > 1 and expected.pvalues != promise.judge(scores).pvalues
+    for name in promise.groups:
+        assert f'tocsin_group_responses_total{{group="{name}",model="digits"}} {names.count(name)}.0' in metrics
+    assert 'tocsin_group_log_evalue{group="' in metrics and 'key="group"' not in metrics
+
+
+def test_a_class_that_breaks_its_promise_is_named(tmp_path: Path) -> None:
+    promise = Bundle.read(by_class(tmp_path / "c.tocsin")).require_promise()
+    evidence = Evidence(promise, 1_000, fixed=True, seed=0)
+    guilty, innocent = list(promise.groups)[:2]
+    for _ in range(20):
+        evidence.read({"rows": 200, "alarmed": [[guilty, "warning", 50], [innocent, "warning", 5]],
+                       "of_group": {guilty: 100, innocent: 100}, "joint": [], "sequence": []})  # fmt: skip
+    finding = Finding.of(evidence, evidence.promise(), None, (), (4.6, 4.6), "responses")
+    assert finding is not None and finding.groups == (guilty,)
+    assert f"more alarms than promised in group {guilty}" in finding.text
+    counted = {group.name: (group.responses, group.alarms) for group in evidence.by_group()}
+    assert counted[guilty] == (2_000, {"warning": 1_000}) and counted[innocent] == (2_000, {"warning": 100})
 
 
 def test_evidence_is_gathered_for_what_is_promised_and_for_nothing_else() -> None:

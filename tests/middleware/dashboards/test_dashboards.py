@@ -20,6 +20,7 @@ from benchmarks.harness.model_server import model_server
 from benchmarks.harness.parts import (
     INFER,
     SIGNALS,
+    TRIES_AGAIN_SOON,
     at_once,
     far_away,
     free_port,
@@ -34,7 +35,7 @@ from typer.testing import CliRunner
 from tocsin.cli.dashboards import as_json, boards
 from tocsin.cli.main import app
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BOARDS = {name: json.loads(as_json(board)) for name, board in boards().items()}
 QUERIES = [
     (name, panel["title"], target["expr"])
@@ -94,7 +95,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def send(target: str, requests: list[bytes]) -> None:
-    with grpc.insecure_channel(target) as channel:
+    with grpc.insecure_channel(target, TRIES_AGAIN_SOON) as channel:
         for request in requests:
             try:
                 channel.unary_unary(INFER)(request, timeout=60, wait_for_ready=True)

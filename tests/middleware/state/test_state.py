@@ -22,6 +22,7 @@ from benchmarks.harness.model_server import model_server
 from benchmarks.harness.parts import (
     INFER,
     SIGNALS,
+    TRIES_AGAIN_SOON,
     Running,
     at_once,
     free_port,
@@ -270,7 +271,8 @@ def test_workers_share_sessions_by_metadata(server: RedisServer, tmp_path: Path)
         try:
             pvalues = []
             for row in range(40):
-                options = [("grpc.use_local_subchannel_pool", 1)]  # a connection each, to either worker
+                # A connection each, to either worker.
+                options = [("grpc.use_local_subchannel_pool", 1), *TRIES_AGAIN_SOON]
                 with grpc.insecure_channel(f"127.0.0.1:{listen}", options) as channel:
                     _, call = channel.unary_unary(INFER).with_call(
                         b"%d" % row, metadata=(("x-session", "one"),), wait_for_ready=True, timeout=60

@@ -18,7 +18,18 @@ import pytest
 import redis
 import yaml
 from benchmarks.harness.model_server import model_server
-from benchmarks.harness.parts import INFER, SIGNALS, Running, at_once, far_away, free_port, inference, running, settings
+from benchmarks.harness.parts import (
+    INFER,
+    SIGNALS,
+    TRIES_AGAIN_SOON,
+    Running,
+    at_once,
+    far_away,
+    free_port,
+    inference,
+    running,
+    settings,
+)
 from benchmarks.harness.redis_server import RedisServer, redis_cluster, redis_sentinels, redis_server
 
 import tocsin
@@ -291,7 +302,7 @@ def test_workers_are_one_replica(server: RedisServer, bundle: Path, tmp_path: Pa
         process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)], env=at_once())
         try:
             with running(settings(address, bundle, state={"redis": server.url, "timeout": "10s"})) as other:
-                with grpc.insecure_channel(f"127.0.0.1:{listen}") as channel:
+                with grpc.insecure_channel(f"127.0.0.1:{listen}", TRIES_AGAIN_SOON) as channel:
                     for _ in range(6):
                         channel.unary_unary(INFER)(b"far", wait_for_ready=True, timeout=60)
                 ends = time.monotonic() + 60

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from benchmarks.harness.model_server import model_server
-from benchmarks.harness.parts import INFER, free_port, inference, running, safe_traffic, settings
+from benchmarks.harness.parts import INFER, TRIES_AGAIN_SOON, free_port, inference, running, safe_traffic, settings
 from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 
 from tocsin.errors import RecordingError
@@ -188,7 +188,7 @@ def test_a_kill_loses_no_finished_segment_and_leaves_no_broken_file(tmp_path: Pa
         )
         command = [sys.executable, "-c", program, "record", "-c", str(config), "-o", str(out)]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            with grpc.insecure_channel(f"127.0.0.1:{port}", TRIES_AGAIN_SOON) as channel:
                 call = channel.unary_unary(INFER)
                 for row in range(25):
                     call(b"%d" % row, timeout=60, wait_for_ready=True)

@@ -119,6 +119,30 @@ def test_groups_have_promises_of_their_own_and_are_evaluated_so(folder: Path) ->
     )
 
 
+def test_classes_that_responses_name_have_promises_of_their_own(folder: Path) -> None:
+    """Calibrated, shown, evaluated and replayed by the same classes; refused where none has enough responses."""
+    terms = ("--by-class", "probs", "--critical", "0", "--on-average", "--warning", "0.1")
+    read, said = calibrated(folder, "by-class", *terms)
+    promise = read.require_promise()
+    assert promise.classes == ("probs", 10) and "0" in promise.groups
+    assert "each on its own for: classes by probs 0" in said
+    shown = tocsin("bundle", "show", folder / "by-class.tocsin").stdout
+    assert "groups     classes by probs, each with a promise of its own: 0 (" in shown
+    evaluated = tocsin("evaluate", folder / "by-class.tocsin", folder / "fresh.parquet",
+                       "--failures", folder / "bad.parquet").stdout  # fmt: skip
+    assert "group 0" in evaluated and "broken" not in evaluated
+    assert "would have alarmed" in tocsin("replay", folder / "fresh.parquet", folder / "by-class.tocsin").stdout
+    for more, message in (
+        (["--by-class", "mood"], "no signal 'mood'"),
+        (["--by-class", "probs", "--groups", "group"], "neither --groups nor --sessions"),
+        (["--by-class", "probs", "--sample", "150"], "no class has the"),
+    ):
+        arguments = ["calibrate", folder / "fitted.tocsin", folder / "safe.parquet", "-o", folder / "no.tocsin", *more]
+        assert message in tocsin(*arguments, code=2).stderr
+    refused = ["evaluate", folder / "by-class.tocsin", folder / "fresh.parquet", "--groups", "group"]
+    assert "the classes that signal 'probs' names" in tocsin(*refused, code=2).stderr
+
+
 @pytest.mark.long
 def test_inputs_to_watch_are_kept_in_the_bundle_or_refused_in_one_line(folder: Path) -> None:
     read, _ = calibrated(folder, "inputs", "--inputs", "embedding")

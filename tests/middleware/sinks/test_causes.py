@@ -17,7 +17,7 @@ from benchmarks.harness.parts import INFER, inference, running, safe_traffic, se
 from benchmarks.harness.redis_server import RedisServer, redis_server
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from rich.console import Console
-from tests.middleware.test_replay import joined, recorded, run
+from tests.middleware.replay.test_replay import joined, recorded, run
 
 from tocsin.configuration.state import StateConfig
 from tocsin.events.alertmanager import alerts

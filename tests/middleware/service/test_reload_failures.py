@@ -23,6 +23,7 @@ from benchmarks.harness.model_server import model_server
 from benchmarks.harness.parts import (
     INFER,
     SIGNALS,
+    TRIES_AGAIN_SOON,
     Running,
     at_once,
     far_away,
@@ -258,7 +259,7 @@ def test_an_endless_graph_holds_up_neither_the_end_of_the_process_nor_calls(
         path.write_text(yaml.safe_dump(base))
         process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(path)], env=at_once())
         try:
-            with grpc.insecure_channel(base["listen"]) as channel:
+            with grpc.insecure_channel(base["listen"], TRIES_AGAIN_SOON) as channel:
                 call = channel.unary_unary(INFER)
                 call(b"far", wait_for_ready=True, timeout=120)
                 base["models"]["digits"]["bundle"] = str(broken)

@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import pytest
 from benchmarks.harness.model_server import model_server
-from benchmarks.harness.parts import INFER, free_port, inference
+from benchmarks.harness.parts import INFER, TRIES_AGAIN_SOON, free_port, inference
 
 from tocsin_detectors import Observations
 
@@ -64,14 +64,20 @@ def until(process: subprocess.Popen[str], words: str) -> str:
 
 
 def test_a_signal_that_responses_lack_is_named(tmp_path: Path) -> None:
-    with recording(tmp_path, "nothing") as (process, target), grpc.insecure_channel(target) as channel:
+    with (
+        recording(tmp_path, "nothing") as (process, target),
+        grpc.insecure_channel(target, TRIES_AGAIN_SOON) as channel,
+    ):
         channel.unary_unary(INFER)(b"ok", timeout=60, wait_for_ready=True)
         line = until(process, "left out")
         assert "0 of 100 responses recorded; left out: 1 of digits: missing_signal" in line and "WARNING" in line
 
 
 def test_what_was_left_out_is_told_at_the_end_too(tmp_path: Path) -> None:
-    with recording(tmp_path, "probs", rows=1) as (process, target), grpc.insecure_channel(target) as channel:
+    with (
+        recording(tmp_path, "probs", rows=1) as (process, target),
+        grpc.insecure_channel(target, TRIES_AGAIN_SOON) as channel,
+    ):
         for request in (b"bare", b"ok"):
             channel.unary_unary(INFER)(request, timeout=60, wait_for_ready=True)
         until(process, "1 of 1 responses recorded")  # the last report while it runs
@@ -80,7 +86,7 @@ def test_what_was_left_out_is_told_at_the_end_too(tmp_path: Path) -> None:
 
 
 def test_calls_of_other_methods_are_told_apart(tmp_path: Path) -> None:
-    with recording(tmp_path, "probs") as (process, target), grpc.insecure_channel(target) as channel:
+    with recording(tmp_path, "probs") as (process, target), grpc.insecure_channel(target, TRIES_AGAIN_SOON) as channel:
         assert "no call of" in until(process, "responses recorded")
         with pytest.raises(grpc.RpcError):
             channel.unary_unary("/some.Other/Method")(b"", timeout=60, wait_for_ready=True)
@@ -88,7 +94,7 @@ def test_calls_of_other_methods_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_rows_are_counted_while_it_runs(tmp_path: Path) -> None:
-    with recording(tmp_path, "probs") as (process, target), grpc.insecure_channel(target) as channel:
+    with recording(tmp_path, "probs") as (process, target), grpc.insecure_channel(target, TRIES_AGAIN_SOON) as channel:
         for _ in range(3):
             channel.unary_unary(INFER)(b"ok", timeout=60, wait_for_ready=True)
         assert "WARNING" not in until(process, "3 of 100 responses recorded")

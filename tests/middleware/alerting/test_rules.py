@@ -26,7 +26,7 @@ from tocsin.judgement.guard import Guard
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin_calibration import FalseAlarmLaw
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SELDOM = "5m"  # between evaluations, where hours pass: a fifth of the work, and no alert waits for less
 MORE = ["--upstream-rate", "sum(rate(nv_inference_request_success[5m]))"]
 PROMISE = {  # what a calm Tocsin shows

@@ -1,0 +1,38 @@
+"""Classes that a response itself names: its likeliest choice, or a label that stands among its signals."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Classes(NamedTuple):
+    """The signal that names a response's class, and its width: of several numbers (probabilities, logits) the place of
+    the largest, from 0; a single number is the label itself.
+
+    The class is a fixed function of the response, so that those of a class are exchangeable with its calibration
+    responses where all are (Mondrian conformal prediction: Vovk, Gammerman and Shafer 2005, section 4.5).
+    """
+
+    signal: str
+    width: int
+
+    def of(self, values: NDArray[np.floating]) -> list[str]:
+        """The names (n,) of the classes of a signal's values (n, width): "3"; "" where a value is NaN."""
+        if self.width > 1:
+            places, names = values.argmax(axis=1), _places(self.width)
+            result = [names[place] for place in places.tolist()]
+        else:
+            result = [f"{value:g}" for value in values.ravel().tolist()]
+        if np.isnan(values.sum()):  # also where infinities cancel out
+            for row in np.flatnonzero(np.isnan(values).any(axis=1)).tolist():
+                result[row] = ""
+        return result
+
+
+@lru_cache(maxsize=16)
+def _places(width: int) -> tuple[str, ...]:
+    return tuple(map(str, range(width)))
