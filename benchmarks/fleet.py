@@ -90,7 +90,7 @@ def exchanged(replicas: int) -> tuple[float, float, int]:
     counts = len(Evidence(promise, 1_000, fixed=True).counts())
     draw, rounds, times = np.random.default_rng(1), 3, []
     with redis_server() as server:
-        connection = RedisConnection(StateConfig(redis=server.url, timeout="10s"))  # type: ignore[arg-type]
+        connection = RedisConnection(StateConfig(redis=server.url, timeout="10s"))
         shared = [SharedCounts(connection, "fleet") for _ in range(replicas)]
         counted = np.zeros((replicas, counts), int)
         received = np.zeros((replicas, counts), int)

@@ -80,8 +80,8 @@ def promise() -> Promise:
 
 
 def opened(url: str, calibrated: Promise, timeout: str = "20ms") -> tuple[State, SessionStore]:
-    state = State(StateConfig(redis=url, timeout=timeout))  # type: ignore[arg-type]
-    store = state.sessions("bench", "sha256:0", calibrated, ModelConfig(signals=SIGNALS))  # type: ignore[arg-type]
+    state = State(StateConfig(redis=url, timeout=timeout))
+    store = state.sessions("bench", "sha256:0", calibrated, ModelConfig(signals=SIGNALS))
     state.keep([store])
     return state, store
 
@@ -162,7 +162,7 @@ def busy(server: RedisServer, seconds: float, sessions: int) -> float:
     go.wait()
     for worker in workers:
         worker.join()
-    return sum(counts) / seconds
+    return float(sum(counts[:])) / seconds
 
 
 def _busy(url: str, number: int, seconds: float, sessions: int, counts: Any, go: Any) -> None:

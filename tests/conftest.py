@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
-    for library in ("OMP", "OPENBLAS", "MKL"):
-        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+# Several processes share the cores, and threads that wait for one another spin.
+os.environ.update({f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")} | dict(os.environ))
 
 from benchmarks.harness.parts import quick_bundle
 
@@ -21,6 +22,9 @@ from benchmarks.harness.parts import quick_bundle
 settings.register_profile("tocsin", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile("tocsin")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so it is where a shell runs tests in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # processes that tests start are to be interrupted
 
 
 @pytest.fixture(scope="session")
@@ -42,23 +46,46 @@ def _loggers_as_they_were() -> Iterator[None]:
         logger.disabled, logger.propagate, logger.handlers[:] = disabled, propagate, handlers
 
 
-# The files that take longest, of more than half a minute each, in this order.
+# The files that take longest, of more than ten seconds each, in this order.
 LONGEST = (
-    "system/test_robot.py",
     "system/test_nothing_sent.py",
-    "system/test_demo.py",
     "docs/test_tutorials.py",
-    "middleware/test_rules.py",
-    "middleware/test_workers.py",
-    "middleware/test_state.py",
-    "middleware/test_fleet.py",
-    "middleware/test_events.py",
-    "middleware/test_dashboards.py",
-    "middleware/test_telemetry.py",
-    "middleware/test_logs.py",
+    "system/test_robot.py",
+    "system/test_demo.py",
+    "conformance/test_answers_of_upstreams.py",
+    "middleware/state/test_state.py",
     "conformance/test_frames_of_clients.py",
+    "middleware/page/test_page.py",
+    "middleware/alerting/test_rules.py",
+    "system/test_install.py",
+    "middleware/workers/test_workers.py",
+    "offline/test_offline.py",
+    "middleware/cli/test_recording_progress.py",
+    "middleware/state/test_fleet.py",
+    "middleware/dashboards/test_dashboards.py",
+    "relay/test_ports.py",
+    "docs/test_site.py",
+    "http/test_in_process.py",
+    "http/test_matrix.py",
+    "middleware/service/test_reload_failures.py",
+    "middleware/cli/test_cli_promises.py",
+    "middleware/events/test_events.py",
+    "middleware/rollouts/test_rollout_gate.py",
+    "middleware/telemetry/test_telemetry.py",
+    "middleware/service/test_logs.py",
     "online/test_urn.py",
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported and collected stays: to look for garbage in it takes time, then and during tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

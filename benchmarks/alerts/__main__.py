@@ -26,7 +26,7 @@ from benchmarks.report import Check, at_most, console, finish
 from benchmarks.report import arguments as command_line
 from tocsin.demo.model_server import Tocsin, free_ports
 from tocsin_calibration import Bundle, calibrate
-from tocsin_detectors import Energy, Entropy, Mahalanobis, RandomNetworkDistillation, compile
+from tocsin_detectors import Detector, Energy, Entropy, Mahalanobis, RandomNetworkDistillation, compile
 
 FITTED, CALIBRATED = 1_000, 2_000
 AT_ONCE = 32  # calls under way where the rate is free
@@ -68,7 +68,7 @@ def main() -> None:
 def bundle(path: Path) -> None:
     """Fit and calibrate the demo's detectors on what the camera sees."""
     camera, network = Camera(seed=1), Network()
-    detectors = [Entropy(), Energy(), Mahalanobis("hidden"), RandomNetworkDistillation("image")]
+    detectors: list[Detector] = [Entropy(), Energy(), Mahalanobis("hidden"), RandomNetworkDistillation("image")]
     scorer = compile(detectors, fit_on=network.observed(camera.safe(FITTED)))
     scores = scorer(network.observed(camera.safe(CALIBRATED)))
     promise = calibrate(scores, {"warning": 0.05, "critical": 0.01}, rule="any", detectors=scorer.detectors)

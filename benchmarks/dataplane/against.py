@@ -2,8 +2,10 @@
 
     git worktree add ../before REVISION     # and copy the *.binpb files of this tree into it
     python -m benchmarks.dataplane.against --tree ../before --json against.json
+    python -m benchmarks.dataplane.against --tree ../before --compiled      # `make compiled` in both
 
-Both judge with one bundle, made by this tree, in front of one upstream. Figures are medians over rounds.
+Both judge with one bundle, made by this tree, in front of one upstream. Figures are medians over rounds. Machines that
+do other things besides show noise: `--only 'scored observe, 16x16'` measures again what stands out.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from rich.table import Table as Printed
 
+from benchmarks.compiled import FOLDER
 from benchmarks.dataplane.hops import Hop, start_relay, start_upstream
 from benchmarks.dataplane.load import Figures, Shape, load, medians
 from benchmarks.dataplane.messages import PATH, WIDTHS, make_bundle, request, response, traffic
@@ -25,10 +28,22 @@ MODES = ("observe", "annotate", "enforce")
 SHAPES = {"1x1": Shape(1, 1, 1_000), "4x8": Shape(4, 8, 5_000), "16x16": Shape(16, 16, 6_000)}
 MOST = 1.05  # times the other tree's CPU a request
 SOURCES = ("detectors", "calibration", "middleware")
+HERE = Path(__file__).resolve().parents[2]
 
 
-def relays(work: Path, upstream: int, bundle: Path, tree: Path) -> dict[str, tuple[Hop, Hop]]:
-    """Pairs of relays by name, the other tree's and this one's, in every mode with and without a bundle."""
+def import_path(tree: Path, compiled: bool) -> str:
+    """Where Python finds a tree's packages. Raises SystemExit where the tree is not compiled and has to be."""
+    if not compiled:
+        return os.pathsep.join(str(tree / source) for source in SOURCES)
+    if not (tree / FOLDER / "tocsin").exists():
+        raise SystemExit(f"{tree / FOLDER} is missing: run `make compiled` in {tree}")
+    return str(tree / FOLDER)
+
+
+def relays(work: Path, upstream: int, bundle: Path, paths: tuple[str, str], only: str) -> dict[str, tuple[Hop, Hop]]:
+    """Pairs of relays by name, the other tree's and this one's, in every mode with and without a bundle. `paths`: where
+    Python finds the packages of each; `only`: pairs of which some row's name begins so.
+    """
     signals = ", ".join(f"{name}: response.outputs.{name}" for name in WIDTHS)
     settings = {
         "scored ": f"  bench: {{bundle: {bundle}, signals: {{{signals}}}}}\n",
@@ -38,14 +53,20 @@ def relays(work: Path, upstream: int, bundle: Path, tree: Path) -> dict[str, tup
     for scored, models in settings.items():
         for mode in MODES:
             name = scored + mode
-            ours = start_relay(f"{name} here", work, upstream, mode, models)
-            os.environ["PYTHONPATH"] = os.pathsep.join(str(tree / source) for source in SOURCES)
-            try:
-                theirs = start_relay(f"{name} there", work, upstream, mode, models)
-            finally:
-                del os.environ["PYTHONPATH"]
-            pairs[name] = theirs, ours
+            if not any(row_name(name, shape).startswith(only) for shape in SHAPES):
+                continue
+            started = []
+            for place, path in zip(("there", "here"), paths, strict=True):
+                os.environ["PYTHONPATH"] = path
+                started.append(start_relay(f"{name} {place}", work, upstream, mode, models))
+            del os.environ["PYTHONPATH"]
+            pairs[name] = started[0], started[1]
     return pairs
+
+
+def row_name(relay: str, shape: str) -> str:
+    """What a row and its check are called."""
+    return f"{relay}, {shape}"
 
 
 def main() -> None:
@@ -54,8 +75,11 @@ def main() -> None:
         "this tree's relay beside another's",
         tree={"type": Path, "required": True, "help": "the other checkout"},
         rounds={"type": int, "default": 7},
+        compiled={"action": "store_true", "help": "measure what `make compiled` has built in both trees"},
+        only={"default": "", "help": "rows whose name begins so, such as 'scored' or 'scored observe, 16x16'"},
     )
     os.environ.pop("PYTHONPATH", None)
+    paths = import_path(options.tree.resolve(), options.compiled), import_path(HERE, options.compiled)
     results: dict[str, dict[str, dict[str, float]]] = {}
     checks: list[Check] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -64,11 +88,14 @@ def main() -> None:
         make_bundle(observations, work / "bench.tocsin")
         (work / "request.bin").write_bytes(request())
         upstream = start_upstream(work, {PATH: framed(response(observations, 0))}, window=24)
-        pairs = relays(work, upstream.port, work / "bench.tocsin", options.tree.resolve())
-        printed = Printed("relay", "shape", "CPU us there", "here", "ratio", "mean us there", "here", title="Relays")
+        pairs = relays(work, upstream.port, work / "bench.tocsin", paths, options.only)
+        title = "Relays, compiled" if options.compiled else "Relays"
+        printed = Printed("relay", "shape", "CPU us there", "here", "ratio", "mean us there", "here", title=title)
         try:
             for name, pair in pairs.items():
                 for shape_name, shape in SHAPES.items():
+                    if not row_name(name, shape_name).startswith(options.only):
+                        continue
                     measured: list[list[Figures]] = [[], []]
                     for number in range(options.rounds + 1):
                         for at in (0, 1) if number % 2 else (1, 0):
@@ -85,7 +112,8 @@ def main() -> None:
                         name, shape_name, f"{there.cpu_us:.1f}", f"{here.cpu_us:.1f}", f"{ratio:.3f}",
                         f"{there.latency_us:.0f}", f"{here.latency_us:.0f}",
                     )  # fmt: skip
-                    checks.append(at_most(f"{name}, {shape_name}: CPU a request, of the other tree's", ratio, MOST))
+                    name_of_check = f"{row_name(name, shape_name)}: CPU a request, of the other tree's"
+                    checks.append(at_most(name_of_check, ratio, MOST))
         finally:
             for hop in (*(hop for pair in pairs.values() for hop in pair), upstream):
                 assert hop.process is not None

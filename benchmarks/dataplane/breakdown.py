@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored
 from tocsin.protocols.rows import Reading
 from tocsin.sinks.prometheus import PrometheusSink
-from tocsin.verdict import METADATA_KEY
+from tocsin.verdict import METADATA_KEY, Verdict
 from tocsin_detectors import Observations
 
 
@@ -41,17 +42,25 @@ def breakdown(config: Path, observations: Observations) -> dict[str, dict[str, f
         batch = Scored("bench", calls, scores, 1e-4)
         verdicts = [call.verdict for call in calls if call.verdict is not None]
         steps: dict[str, Callable[[], Any]] = {
-            "parsing": lambda m=messages[:size]: [_read(model, x) for x in m],
-            "stacking": lambda r=read: r[0][1].stack([raws for _, _, raws in r]),
-            "scoring": lambda s=signals: scoring.scorer.run(s),
-            "judging": lambda s=scores: scoring.promise.judge(s),
-            "metrics": lambda b=batch: sink.scored(b),
-            "writing": lambda v=verdicts: [
-                frames.header_frames(1, literal(METADATA_KEY, x.to_metadata()), end_stream=True) for x in v
-            ],
+            "parsing": partial(_all_read, model, messages[:size]),
+            "stacking": partial(read[0][1].stack, [raws for _, _, raws in read]),
+            "scoring": partial(scoring.scorer.run, signals),
+            "judging": partial(scoring.promise.judge, scores),
+            "metrics": partial(sink.scored, batch),
+            "writing": partial(_written, verdicts),
         }
         spent[f"batch {size}"] = {name: _cpu_us(step) / size for name, step in steps.items()}
     return spent
+
+
+def _all_read(model: GuardedModel, messages: list[bytes]) -> list[Any]:
+    return [_read(model, message) for message in messages]
+
+
+def _written(verdicts: list[Verdict]) -> list[bytes]:
+    return [
+        frames.header_frames(1, literal(METADATA_KEY, verdict.to_metadata()), end_stream=True) for verdict in verdicts
+    ]
 
 
 def _read(model: GuardedModel, message: bytes) -> Reading:

@@ -9,7 +9,7 @@ import numpy as np
 from tocsin.grpc_wire.deframer import framed
 from tocsin.protocols import oip
 from tocsin_calibration import Bundle, calibrate
-from tocsin_detectors import Energy, Entropy, Mahalanobis, Observations, RandomNetworkDistillation, compile
+from tocsin_detectors import Detector, Energy, Entropy, Mahalanobis, Observations, RandomNetworkDistillation, compile
 
 PATH = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -26,7 +26,7 @@ def traffic(rows: int) -> Observations:
 
 def make_bundle(safe: Observations, path: Path) -> None:
     """Four detectors and a joint promise, as in the demo."""
-    detectors = [Entropy(), Energy(), Mahalanobis(), RandomNetworkDistillation(epochs=30)]
+    detectors: list[Detector] = [Entropy(), Energy(), Mahalanobis(), RandomNetworkDistillation(epochs=30)]
     scorer = compile(detectors, fit_on=safe.take(slice(0, 400)))
     promise = calibrate(scorer(safe.take(slice(400, None))), detectors=scorer.detectors)
     Bundle(scorer, promise, "bench").write(path)

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from benchmarks.fiper.rules import Promised, Published, Rule
 from benchmarks.fiper.scores import NAMES, scored
 from benchmarks.fiper.splits import over_seeds
+from tocsin_calibration.sessions.rule import Style
 
 ALPHA, CALIBRATING, SEEDS = 0.05, 100, 5
-WINDOWS, STYLES = (1, 3, 6, 20), ("max", "band")
+WINDOWS = (1, 3, 6, 20)
+STYLES: tuple[Style, ...] = ("max", "band")
 PUBLISHED_WINDOWS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
 QUANTILES = (0.10, 0.08, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01)  # FIPER looked at 0.90 to 0.99
 PUBLISHED, OURS = "published FIPER", "Tocsin"
@@ -34,7 +36,11 @@ Table = Mapping[str, NDArray[np.float64]]  # by family of rules, timestep-wise a
 def families() -> dict[str, list[Rule]]:
     """What is chosen among, by the name it goes by in tables."""
     rules_of: dict[str, list[Rule]] = {
-        PUBLISHED: [Published(PAIR, window, style) for window in PUBLISHED_WINDOWS for style in ("constant", "step")]
+        PUBLISHED: [
+            rule
+            for window in PUBLISHED_WINDOWS
+            for rule in (Published(PAIR, window, "constant"), Published(PAIR, window, "step"))
+        ]
     }
     for name in NAMES:
         rules_of[name] = [Promised((name,), "any", window, style) for window, style in product(WINDOWS, STYLES)]

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rollouts import Rollout, read
+from rollouts import Rollout
+from rollouts import read as read
 from tasks import EXECUTED
 
 from benchmarks.fiper.tried import Transition, clock

@@ -47,7 +47,8 @@ class Transition:
         return scores
 
     def _scaled(self, moves: Float) -> Float:
-        return (moves - self._centre) / self._spread
+        scaled: Float = (moves - self._centre) / self._spread
+        return scaled
 
 
 def clock(rollout: Rollout) -> Float:

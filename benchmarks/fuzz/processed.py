@@ -92,7 +92,7 @@ class Processed:
         server = self._server
         server.batcher = Batcher(self._guard, server.flushed)
         pipe, connection = Pipe(), ExtProcConnection(server)
-        connection.connection_made(pipe)
+        connection.connection_made(pipe)  # type: ignore[arg-type]
         content = PREFACE + frame(SETTINGS, 0, 0) + frame(SETTINGS, 1, 0) + case
         step = 1 + len(content) // 3
         for at in range(0, len(content), step):

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
-from benchmarks.fuzz import called, processed
+from benchmarks.fuzz import called, http1, processed
+from benchmarks.fuzz.documents import Documents, events_as_callers_do
 from benchmarks.fuzz.outcomes import Failure, Refused
 from benchmarks.fuzz.relayed import Relayed
 from benchmarks.fuzz.seeds import INFERENCES, REQUEST, RESPONSE, SAFE, TRAILERS, conversations
@@ -47,6 +48,7 @@ CONFIGURATION = yaml.safe_dump(
         "models": {"m": {"signals": {"probs": "response.outputs.p"}, "on_alarm": {"critical": {"action": "block"}}}},
     }
 ).encode()
+EVENT = b": a\r\nevent: a\r\ndata: {}\rdata:1\r\n\r\n"
 
 
 class Target(NamedTuple):
@@ -71,6 +73,13 @@ def targets(folder: Path) -> list[Target]:
     client_of_server = called.Called(bundle)
     client_of_server.understood()
     http = Exchanged(folder)
+    tokens = tokens_bundle(folder / "relayed.tocsin")
+    http_closed, http_annotate = (
+        http1.HttpRelayed(tokens, "enforce", fail="closed"),
+        http1.HttpRelayed(tokens, "annotate"),
+    )
+    for http_relay in (http_closed, http_annotate):
+        http_relay.understood()
     return [
         Target("headers", [REQUEST, RESPONSE, TRAILERS], headers, 0.2),
         Target("messages", [b"\0\0\0\0\5hello\0\0\0\0\0", gzip.compress(bytes(100_000))], messages, 0.15),
@@ -85,6 +94,16 @@ def targets(folder: Path) -> list[Target]:
         Target("fields", [acme.answer(SAFE, row) for row in range(4)], Judged(ranked(bundle, folder)).rank, 0.06),
         Target("http-documents", [completion([USUAL] * 6), completion([USUAL] * 3, [USUAL])], http.document, 0.02),
         Target("http-events", [b"".join(stream([USUAL] * 4))], http.events, 0.02),
+        Target("http-values", [completion([USUAL] * 4), completion([USUAL], [USUAL])], Documents(tokens).feed, 0.02),
+        Target(
+            "http-lines", [b"".join(stream([USUAL] * 3)), b"event: a\r\ndata: {}\r\n\r\n"], events_as_callers_do, 0.03
+        ),
+        Target("http1-requests", http1.requests(), http1.read_request_as_peers_do, 0.06),
+        Target("http1-responses", http1.responses(), http1.read_response_as_peers_do, 0.06),
+        Target("http1-caller-annotate", http1.requests(), http_annotate.caller, 0.01),
+        Target("http1-caller-closed", http1.requests(), http_closed.caller, 0.01),
+        Target("http1-server-annotate", http1.responses(), http_annotate.server, 0.01),
+        Target("http1-server-closed", http1.responses(), http_closed.server, 0.01),
         Target("containers", containers(), contained, 0.03),
         Target("scores", [b"0.25", b"-1e-3", b"nan", b"0.1, 0.2"], scored_text, 0.01),
         Target("ext_proc-messages", processed.messages(), processed.read, 0.05),

@@ -114,10 +114,10 @@ def calm(pairs: Iterable[Pair], runs: int, responses: int) -> tuple[dict[str, An
                 wrong[kind] += 1
             wrong["any"] += bool(kinds)
     checks, results = [], {"runs": total, "responses": responses, "ever named": wrong}
-    for kind, count in wrong.items():
+    for named, count in wrong.items():
         chance = float(binom.sf(count - 1, total, DELTA))
         checks.append(
-            Check(f"causes, {kind}: calm runs of {total} that ever name one", count,
+            Check(f"causes, {named}: calm runs of {total} that ever name one", count,
                   f"chance > {FAILURE / 4:.2g}", chance > FAILURE / 4)
         )  # fmt: skip
     return results, checks

@@ -125,7 +125,8 @@ def _directions(inputs: Rows, scales: NDArray[np.intp]) -> Rows:
     centre = inputs[scales].mean(axis=0)
     directions = np.linalg.svd(inputs[scales] - centre, full_matrices=False)[2][:3]
     along = (inputs - centre) @ directions.T
-    return np.clip(along / (along[scales].std(axis=0) + 1e-9), -3, 3)
+    standardised: Rows = np.clip(along / (along[scales].std(axis=0) + 1e-9), -3, 3)
+    return standardised
 
 
 def _parts(pair: Pair, at: NDArray[np.intp]) -> list[NDArray[np.bool_]]:

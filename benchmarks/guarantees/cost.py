@@ -23,7 +23,7 @@ from tocsin_calibration.thresholds.classes import Classes
 from tocsin_detectors import Entropy, Mahalanobis, MaxSoftmax, compile
 
 # Responses a batch, and batches a round: whole blocks of all that is counted together.
-BATCH, BATCHES, ROUNDS = 8, 96, 40
+BATCH, BATCHES, ROUNDS = 8, 128, 40
 SCRAPED = 4  # every so-many-th round
 MODELS = 100
 MORE_CPU, SLOWER = 2.0, 1.1  # microseconds a response, and times as long a scrape, at most
@@ -94,7 +94,7 @@ def _ways(folder: Path, models: int) -> dict[str, Served]:
     scorer = compile([Entropy(), MaxSoftmax(), Mahalanobis()], fit_on=safe.take(slice(0, 300)))
     rest = safe.take(slice(300, None))
     classes = Classes("probs", 10)
-    result = {}
+    result: dict[str, Served] = {}
     for way in (JOINT, CAUSES, INPUTS, CLASSES):
         groups = classes.of(rest["probs"]) if way == CLASSES else None
         terms: dict[str, Any] = {"detectors": scorer.detectors, "on_average": True}

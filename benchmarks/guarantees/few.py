@@ -106,8 +106,9 @@ def _responses() -> Iterator[Source]:
         fitted = safe.take(np.arange(FITTED))
         of_logits = ("energy",) if "logits" in safe.names() else ()
         scorer = compile([parse(spec) for spec in (*of_logits, "mahalanobis", "knn")], fit_on=fitted)
-        scores = [_single(scorer(part)) for part in (fitted, safe.take(np.arange(FITTED, safe.rows)), shifted)]
-        yield Source(name, *scores, SessionRule())
+        others = safe.take(np.arange(FITTED, safe.rows))
+        first, usual, failing = (_single(scorer(part)) for part in (fitted, others, shifted))
+        yield Source(name, first, usual, failing, SessionRule())
 
 
 def _single(scores: Scores) -> list[Session]:
@@ -128,10 +129,8 @@ def _rollouts(folder: Path) -> Iterator[Source]:
         fitted, others = safe[: fiper.FITTED], safe[fiper.FITTED :]
         failing = [rollout for rollout in rollouts if not rollout.success]
         scorer = compile([parse("rnd"), parse("mahalanobis"), parse("ace")], fit_on=_signals(fitted))
-        yield Source(
-            path.stem, *([_scored(scorer, rollout) for rollout in part] for part in (fitted, others, failing)),
-            SessionRule(Window(3)),
-        )  # fmt: skip
+        first, usual, strange = ([_scored(scorer, rollout) for rollout in part] for part in (fitted, others, failing))
+        yield Source(path.stem, first, usual, strange, SessionRule(Window(3)))
 
 
 def _signals(rollouts: Sequence[Any]) -> Observations:
@@ -160,14 +159,14 @@ def _measured(source: Source, runs: int, judge: Judge) -> list[dict[str, Any]]:
             outcomes[APART].append(_promised(source, calibrating, fresh, failing, run, apart=True))
             outcomes[CROSS].append(_crossed(source, calibrating, fresh, failing))
         for way, every in outcomes.items():
-            drawn = [alarms for alarms in every if alarms is not None]
-            laws = [(alarms.law, FRESH) for alarms in drawn if alarms.law is not None]
-            count = sum(int(alarms.safe.sum()) for alarms in drawn)
+            promised = [alarms for alarms in every if alarms is not None]
+            laws = [(alarms.law, FRESH) for alarms in promised if alarms.law is not None]
+            count = sum(int(alarms.safe.sum()) for alarms in promised)
             if way != CROSS:
                 judge.counts(f"{way}, n = {n}", ALPHA, laws, count, exact=False)
-            caught = sum(int(alarms.failing.sum()) for alarms in drawn)
+            caught = sum(int(alarms.failing.sum()) for alarms in promised)
             rows.append(
-                {"source": source.name, "n": n, "way": way, "refused": 1 - len(drawn) / runs,
+                {"source": source.name, "n": n, "way": way, "refused": 1 - len(promised) / runs,
                  "safe": count / (runs * FRESH), "caught": caught / (runs * FRESH)}
             )  # fmt: skip
     return rows
@@ -202,10 +201,10 @@ def _crossed(
     for fold in range(FOLDS):
         others = [session for at, session in enumerate(calibrating) if at % FOLDS != fold]
         joint = _joint(JointScore(np.concatenate(others), "any"))
-        others = np.sort(_largest(source.session, joint, calibrating[fold::FOLDS]))
+        ranked = np.sort(_largest(source.session, joint, calibrating[fold::FOLDS]))
         for at, part in enumerate((fresh, failing)):
             largest = _largest(source.session, joint, part)
-            above[at] += len(others) - np.searchsorted(others, largest, side="left")
+            above[at] += len(ranked) - np.searchsorted(ranked, largest, side="left")
     limit = ALPHA * (len(calibrating) + 1) + 1e-9
     return Alarms(above[0] <= limit, above[1] <= limit, None)
 

@@ -105,9 +105,10 @@ def _data() -> Iterator[tuple[str, Rows, NDArray[np.intp]]]:
 
     for name, load in (("digits", load_digits), ("breast cancer", load_breast_cancer), ("wine", load_wine)):
         data = load()
-        yield name, data.data.astype(float), data.target
-    x, y = mnist()
-    yield "MNIST", x[:, x.std(axis=0) > 0].reshape(len(x), -1)[:, ::4], y.astype(int)
+        yield name, data.data.astype(np.float64), data.target
+    images, digits = mnist()
+    varying = images[:, images.std(axis=0) > 0].reshape(len(images), -1)[:, ::4]
+    yield "MNIST", varying.astype(np.float64), digits.astype(int)
     for name in ("Shuttle", "Bananas", "ImageSegments", "Phishing"):
         x, y = _table(getattr(datasets, name)())
         yield name, x, y

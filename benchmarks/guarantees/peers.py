@@ -39,8 +39,8 @@ def equality() -> tuple[dict[str, float], list[Check]]:
     means = np.arange(0, 41) / 40
     ours = np.array([hoeffding_bentkus(m, 40, 0.2) for m in means])
     bound = np.abs(ours - np.minimum(1, compute_hoeffding_bentkus_p_value(means, 40, 0.2)[:, 0])).max()
-    confidence, right = random.random(400).round(3), random.random(400)
-    right = right < confidence
+    confidence = random.random(400).round(3)
+    right = random.random(400) < confidence
     test = np.linspace(0.0005, 0.9995, 400).round(4)
     low_ours, high_ours = VennAbers.fit(-confidence, right).interval(-test)
     peer = TheirVennAbers()

@@ -132,7 +132,7 @@ def harmonised() -> tuple[dict[str, float], list[Check]]:
         risks = {name: against[:, at] for at, name in enumerate(weak)} | {"majority vote": against.mean(axis=1)}
         sources = np.hstack([model[:, None], said])
         for how in ("linear", "quadratic", "chebyshev"):
-            risks[f"harmonised, {how}"] = harmonise(x[rest], sources, 10, how).risk(x[rest], model)  # type: ignore[arg-type]
+            risks[f"harmonised, {how}"] = harmonise(x[rest], sources, 10, how).risk(x[rest], model)
         for name, risk in risks.items():
             totals.setdefault(name, []).append(auroc(risk[~wrong], risk[wrong]))
     aurocs = {name: float(np.mean(values)) for name, values in totals.items()}

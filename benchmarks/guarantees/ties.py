@@ -22,6 +22,7 @@ from tocsin_calibration.thresholds.terms import Guarantee
 ALPHA, DELTA, LOOK = 0.05, 0.01, 100
 SIZES = (25, 100, 500, 2_000, 10_000)  # calibration scores, one after the other
 Draw = Callable[[np.random.Generator, int], np.ndarray]
+Make = Callable[[np.random.Generator, int, int], tuple[Limits, np.ndarray]]
 
 
 def _saturated(random: np.random.Generator, m: int) -> np.ndarray:
@@ -99,18 +100,20 @@ def groups(runs: int, responses: int) -> tuple[dict[str, Any], list[Check], dict
     return results, [check], {"pooled fallback": float(binom.sf(fallback - 1, runs, DELTA))}
 
 
-def _exchangeable(draw: Draw) -> Callable[[np.random.Generator, int, int], tuple[Limits, np.ndarray]]:
+def _exchangeable(draw: Draw) -> Make:
     return lambda random, n, responses: (Limits(draw(random, n), {"alarm": ALPHA}), draw(random, responses))
 
 
 # What is calibrated and what comes, with the tests that may then page with probability delta at most.
-SETTINGS: dict[str, tuple[Callable[[np.random.Generator, int, int], tuple[Limits, np.ndarray]], tuple[str, ...]]] = {
+SETTINGS: dict[str, tuple[Make, tuple[str, ...]]] = {
     **{name: (_exchangeable(draw), ("promise", "quiet", "drift")) for name, draw in LAWS.items()},
     "2% of calibration bad": (_contaminated, ("promise", "quiet")),
     "weighted": (_weighted, ("promise",)),
     "easier traffic": (_easier, ("promise",)),
     "easier for a time": (_easier_for_a_time, ("promise",)),
 }
+
+LEAST: dict[Make, int] = {_contaminated: 100, _weighted: 500}  # calibration scores that the promise itself asks for
 
 
 def calm(runs: int, responses: int) -> tuple[dict[str, Any], list[Check], dict[str, float]]:
@@ -125,7 +128,7 @@ def calm(runs: int, responses: int) -> tuple[dict[str, Any], list[Check], dict[s
         for run in range(runs):
             random = np.random.default_rng([17, number, run])
             n = SIZES[run % len(SIZES)]
-            least = {_contaminated: 100, _weighted: 500}.get(make, 0)  # what the promise itself asks for
+            least = LEAST.get(make, 0)
             limits, live = make(random, max(n, least), responses)
             for test in _pages(limits, live, tests, number * runs + run):
                 paged[test] += 1

@@ -44,7 +44,7 @@ def each_token_bundle(path: Path) -> Path:
 def config(bundle: Path | None, mode: str = "annotate", **more: Any) -> Config:
     model = {"protocol": "openai", "bundle": bundle}
     top = {key: more.pop(key) for key in ("fail", "max_message", "protocols") if key in more}
-    return Config(mode=mode, models={"m": {**model, **more}}, **top)  # type: ignore[arg-type]
+    return Config(mode=mode, models={"m": {**model, **more}}, **top)
 
 
 def token(text: str, logprob: float, alternatives: int = 0) -> dict[str, Any]:

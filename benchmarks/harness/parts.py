@@ -18,7 +18,7 @@ from tocsin.judgement.guard import Guard
 from tocsin.judgement.sink import Sink
 from tocsin.protocols import oip
 from tocsin.protocols.protocol import preset
-from tocsin.testing.guards import ServedGuard as Running  # noqa: F401
+from tocsin.testing.guards import ServedGuard
 from tocsin.testing.guards import running as running
 from tocsin_calibration import Bundle, calibrate
 from tocsin_detectors import Entropy, Mahalanobis, Observations, compile
@@ -26,7 +26,10 @@ from tocsin_detectors import Entropy, Mahalanobis, Observations, compile
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 METHOD = preset("oip")[INFER]
+Running = ServedGuard
 SIGNALS = {"probs": "response.outputs.probs", "embedding": "response.outputs.embedding"}
+# Options of a channel to a server that is about to start; gRPC itself tries again after a second, then ever later.
+TRIES_AGAIN_SOON = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 250)]
 
 
 def safe_traffic(rows: int, seed: int = 0) -> Observations:
@@ -43,7 +46,7 @@ def quick_bundle(path: Path, *, model: str = "digits", rule: str = "any") -> Bun
     promise = calibrate(
         scorer(safe.take(slice(300, None))),
         {"warning": 0.05, "critical": 0.01},
-        rule=rule,  # type: ignore[arg-type]
+        rule=rule,
         detectors=scorer.detectors,
     )
     return Bundle(scorer, promise, model).write(path)
@@ -126,7 +129,9 @@ def hold_scores(guard: Guard, model: str = "digits") -> threading.Event:
     """Have a model's scores wait, in a thread, for the event that this returns: until then verdicts are late."""
     guard.is_blocking = True
     goes_on = threading.Event()
-    scorer = guard.models[model].scoring.scorer
+    scoring = guard.models[model].scoring
+    assert scoring is not None, "a model without a bundle scores nothing"
+    scorer = scoring.scorer
     run = scorer.run
 
     def hang(signals: Any) -> Any:

@@ -68,7 +68,7 @@ def descriptor_set() -> bytes:
             client_streaming=asks,
             server_streaming=answers,
         )
-    return descriptor_pb2.FileDescriptorSet(file=[file]).SerializeToString()
+    return bytes(descriptor_pb2.FileDescriptorSet(file=[file]).SerializeToString())
 
 
 _POOL = pool_of(descriptor_set())

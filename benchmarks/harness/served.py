@@ -86,7 +86,7 @@ def served(bundle: Path, answers: Observations = SAFE, **more: Any) -> Iterator[
 def ask(relay: Running, request: bytes, *metadata: tuple[str, str]) -> Verdict:
     with grpc.insecure_channel(relay.target) as channel:
         _, call = channel.unary_unary(INFER).with_call(request, metadata=metadata, timeout=60)
-    verdict = tocsin.verdict(call)
+    verdict: Verdict | None = tocsin.verdict(call)
     assert verdict is not None and verdict.unscored is None
     return verdict
 

@@ -62,7 +62,7 @@ class Engine(grpc.GenericRpcHandler):  # type: ignore[misc]
         for place in range(len(tokens)):
             self._fill(response.outputs, request, tokens, rows, place)
         self._finish(response, tokens)
-        return PROMPT_INFO + response.SerializeToString()
+        return PROMPT_INFO + bytes(response.SerializeToString())
 
     def _stream(self, raw: bytes, context: Any) -> Iterator[bytes]:
         context.add_callback(self._ended)

@@ -75,9 +75,9 @@ class Case:
             model["signals"] = dict(self.signals)
         is_enforcing = mode in ("enforce", "closed")
         return Config(
-            mode="enforce" if is_enforcing else mode,  # type: ignore[arg-type]
+            mode="enforce" if is_enforcing else mode,
             fail="closed" if mode == "closed" else "open",
-            scoring_budget="60s",  # type: ignore[arg-type]
+            scoring_budget="60s",
             models={"m": model | ({"on_alarm": {"warning": "block"}} if is_enforcing else {})},
         )
 

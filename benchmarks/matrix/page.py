@@ -23,8 +23,10 @@ answer through every cell. A test holds that the page is what it prints.
 
 Of {total:,} cells, {silent} let a response pass silently: {counts}.
 
-The external processor has the filter that `tocsin attach` prints for the mode, and is told what Envoy tells. Codings
-are {codings}; `x-unknown` stands for one that nobody knows.
+The external processor has the filter that `tocsin attach` prints for the mode, and is told what Envoy tells. The HTTP
+relay stands between sockets; its caller takes no trailers.
+
+Codings are {codings}; `x-unknown` stands for one that nobody knows.
 """
 TITLES = {mode: f"`{mode}`" for mode in MODES} | {"closed": "`enforce`, `fail: closed`"}
 

@@ -6,18 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NamedTuple
 
+import h11
 import httpx
 
 import tocsin
 from benchmarks.harness.envoy_messages import ProcessingRequest, ProcessingResponse
 from tocsin.asgi import GuardMiddleware
+from tocsin.configuration.fields import Address
 from tocsin.ext_proc.attach import ext_proc_filter
 from tocsin.ext_proc.context import ExchangeHost, ProcessorContext, WaitingResponse
 from tocsin.ext_proc.exchange import EnvoyExchange
 from tocsin.ext_proc.requests import read_request
+from tocsin.http_relay.server import HttpRelay
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryBudget
+from tocsin.relay.server import Relay
 from tocsin.verdict import METADATA_KEY
 
 PIECE = 97  # bytes of a body that come at once
@@ -242,11 +246,64 @@ def _done(envoy: _Envoy, answer: Answer, mode: str) -> Answer:
     return Answer(answer.status, headers, body, not ends)
 
 
+def http_relay(guard: Guard, path: str, answer: Answer) -> Answer:
+    """A relay between a caller and a server, over HTTP/1.1 and sockets; a strict parser reads what the caller gets."""
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(REQUEST)
+        head = b"".join(f"{name}: {value}\r\n".encode() for name, value in answer.headers.items())
+        writer.write(b"HTTP/1.1 %d OK\r\ntransfer-encoding: chunked\r\n%b\r\n" % (answer.status, head))
+        for piece in _pieces(answer.body):
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    async def run() -> Answer:
+        server = await asyncio.start_server(respond, "127.0.0.1", 0)
+        upstream = Address("127.0.0.1", server.sockets[0].getsockname()[1])
+        served = guard.config.model_copy(update={"listen": Address("127.0.0.1", 0), "upstream": upstream})
+        relay = Relay(served, guard, http=HttpRelay)
+        await relay.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", relay.address.port)
+        writer.write(b"POST %b HTTP/1.1\r\nhost: model\r\ncontent-type: application/json\r\n" % path.encode())
+        writer.write(b"content-length: %d\r\n\r\n%b" % (len(REQUEST), REQUEST))
+        try:
+            return await asyncio.wait_for(_read_response(reader), 60)
+        finally:
+            writer.close()
+            await relay.drain()
+            server.close()
+
+    return asyncio.run(run())
+
+
+async def _read_response(reader: asyncio.StreamReader) -> Answer:
+    parser = h11.Connection(h11.CLIENT)
+    parser.send(h11.Request(method="POST", target="/", headers=[("host", "model"), ("content-length", "0")]))
+    parser.send(h11.EndOfMessage())
+    status, headers, parts = 0, dict[str, str](), list[bytes]()
+    try:
+        while not isinstance(event := parser.next_event(), h11.EndOfMessage):
+            if event is h11.NEED_DATA:
+                parser.receive_data(await reader.read(1 << 16))
+            elif isinstance(event, h11.Response):
+                status, headers = event.status_code, {key.decode(): value.decode() for key, value in event.headers}
+            elif isinstance(event, h11.Data):
+                parts.append(bytes(event.data))
+    except h11.RemoteProtocolError:
+        return Answer(status, headers, b"".join(parts), is_cut=True)
+    return Answer(status, headers, b"".join(parts))
+
+
 POSITIONS: dict[str, Position] = {
     "ASGI middleware": asgi,
     "httpx transport": transport,
     "httpx transport, async": async_transport,
     "external processor": ext_proc,
+    "HTTP relay": http_relay,
 }
 
 

@@ -29,8 +29,8 @@ def wrong_with(channel: grpc.Channel, request: bytes, judges: bool) -> str:
     try:
         _, call = channel.unary_unary(INFER).with_call(request, timeout=DEADLINE)
     except grpc.RpcError as error:
-        blocked = error.code() == grpc.StatusCode.PERMISSION_DENIED  # type: ignore[attr-defined]
-        return "" if blocked and request == FAR and judges else f"lost ({error.code().name}: {error.details()})"  # type: ignore[attr-defined]
+        blocked = error.code() == grpc.StatusCode.PERMISSION_DENIED
+        return "" if blocked and request == FAR and judges else f"lost ({error.code().name}: {error.details()})"
     verdict = tocsin.verdict(call)
     judged = verdict is not None and verdict.unscored is None
     return "unjudged" if judges and (not judged or request == FAR) else ""

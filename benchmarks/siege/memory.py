@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 
 import grpc
 
@@ -66,7 +67,7 @@ def windows_ignored(ground: Ground) -> None:
         peer.send(frame(Kind.DATA, 0, 1, message(bytes(3_900_000))[:5]))
         pour(peer, (frame(Kind.DATA, 0, 1, PIECE) * 16 for _ in range(10_000)))
 
-    at_once([lambda path=path: ignore(path) for path in (UP, INFER, UP, INFER)])
+    at_once([partial(ignore, path) for path in (UP, INFER, UP, INFER)])
 
 
 def padded_data_unfinished(ground: Ground) -> None:

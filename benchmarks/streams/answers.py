@@ -151,7 +151,8 @@ def read(path: Path) -> dict[str, list[Answer]]:
     from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 
     decode = _decoder()
-    stored, by_set = _stored(path), {}
+    stored = _stored(path)
+    by_set: dict[str, list[Answer]] = {}
     for prompt in wanted():
         messages = stored.get(prompt.key)
         if messages is None:

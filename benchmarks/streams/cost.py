@@ -78,14 +78,14 @@ def cost(answers: Sequence[Answer], model: Path, work: Path) -> tuple[dict[str, 
         "relay, us a token",
         title=f"{STREAMS:,} streams, {total:,} tokens, each scored where there is a relay",
     )
-    for name, load in loads.items():
-        table.add_row(name, f"{load.rate:,.0f}", f"{1e6 * load.cpu / load.tokens:.1f}" if load.cpu else "-")
+    for path, load in loads.items():
+        table.add_row(path, f"{load.rate:,.0f}", f"{1e6 * load.cpu / load.tokens:.1f}" if load.cpu else "-")
     console.print(table)
     checks = []
     for compiled in kinds():
         for name in ("relay, observe", GATEWAY_AND_RELAY):
-            load = loads.get(named(name, compiled))
-            rate = round(load.rate) if load else 0
+            path_load = loads.get(named(name, compiled))
+            rate = round(path_load.rate) if path_load else 0
             checks.append(Check(f"tokens/s: {named(name, compiled)}", rate, f">= {TARGET}", rate >= TARGET))
     if len(kinds()) > 1:
         plain, quick = (loads[named("relay, observe", compiled)].cpu for compiled in kinds())

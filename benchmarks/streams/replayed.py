@@ -104,8 +104,8 @@ class Engine(asyncio.Protocol):
 
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == HEADERS:
-            fields = dict(self._decoder.decode(payload))
-            self._paths[stream] = str(fields.get(":path", ""))
+            fields = {str(name): str(value) for name, value in self._decoder.decode(payload)}
+            self._paths[stream] = fields.get(":path", "")
         elif kind == SETTINGS and not flags & ACK:
             values = frames.read_settings(payload)
             self._initial = values.get(frames.INITIAL_WINDOW_SIZE, self._initial)

@@ -145,13 +145,17 @@ def _worth(columns: Float64, wrong: NDArray[np.bool_]) -> tuple[dict[str, Any], 
         always.append(float(value.mean()))
         policy.append(float((value * served).mean()))
         hindsight.append(float(np.maximum(value, 0).mean()))
-    values_of = {"always answer": np.mean(always), "policy": np.mean(policy), "perfect knowledge": np.mean(hindsight)}
+    values_of = {
+        "always answer": float(np.mean(always)),
+        "policy": float(np.mean(policy)),
+        "perfect knowledge": float(np.mean(hindsight)),
+    }
     table = Table("", "DCS", title="What answering is worth (mean of 20 halves)")
-    for name, value in values_of.items():
-        table.add_row(name, f"{value:+.3f}")
+    for name, mean in values_of.items():
+        table.add_row(name, f"{mean:+.3f}")
     console.print(table)
-    better = float(values_of["policy"] - values_of["always answer"])
-    return {name: float(v) for name, v in values_of.items()}, [
+    better = values_of["policy"] - values_of["always answer"]
+    return {**values_of}, [
         Check("DCS of the policy above that of answering everything", round(better, 4), "> 0", better > 0)
     ]
 

@@ -33,8 +33,10 @@ class Detector(Protocol):
     source: ClassVar[str]
     """Where the method is published."""
 
-    reads: tuple[str, ...]
-    """The signals that `graph` takes, in that order."""
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The signals that `graph` takes, in that order."""
+        ...
 
     def fit(self, safe: FittingData, *, seed: int = 0) -> Self:
         """Learn from safe responses; the same data and seed give the same detector.

@@ -15,6 +15,8 @@ from tocsin.errors import ConfigError, TocsinError
 from tocsin.events.delivery import check_target
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.model import guarded_models
+from tocsin.opinions.models import opinion_models
+from tocsin.opinions.sink import questions_of
 from tocsin.recording.reading import require_pyarrow
 from tocsin.relay.tls import Certificates
 from tocsin.state.opening import State
@@ -38,6 +40,9 @@ def problems_of(config: Config, *, in_program: bool = False) -> tuple[list[str],
         problems += [str(error), *_path_problems(config, str(error))]
     if in_program:
         return problems, guard
+    for model in guard.models.values() if guard is not None else ():
+        if model.config.second_opinion is not None:
+            problems += _problem_of(partial(questions_of, model))
     problems += file_problems(config)
     if guard is not None and config.workers > 1:
         problems += _problem_of(partial(check_workers, config, guard))
@@ -74,6 +79,11 @@ def _checks(config: Config) -> Iterator[Callable[[], object]]:
     if config.record is not None:
         yield require_pyarrow
         yield partial(_must_take_files, "record.to", config.record.to)
+    yield partial(opinion_models, config)
+    for name, model in config.models.items():
+        if model.second_opinion is not None and model.second_opinion.scores is not None:
+            folder = model.second_opinion.scores.parent
+            yield partial(_must_take_files, f"models.{name}.second_opinion.scores", folder)
     if config.opentelemetry is not None:
         yield partial(check_exporters, config.opentelemetry)
 
@@ -90,7 +100,9 @@ def _path_problems(config: Config, reported: str) -> list[str]:
     """What is wrong with the paths of signals where bundles cannot be read, so that those were not looked at."""
     problems = []
     for name, model in config.models.items():
-        bare = model.model_copy(update={"bundle": None, "shadow": None, "adapt": None, "discoveries": None})
+        bare = model.model_copy(
+            update={"bundle": None, "shadow": None, "second_opinion": None, "adapt": None, "discoveries": None}
+        )
         alone = config.model_copy(update={"models": {name: bare}, "state": None})
         problems += _problem_of(partial(guarded_models, alone, State()))
     return [problem for problem in problems if problem != reported]

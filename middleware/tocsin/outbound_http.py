@@ -1,5 +1,5 @@
-"""HTTP requests that Tocsin makes: a guarded request sent to a fallback. They are rare, so Python's own client makes
-them, each on its own connection.
+"""HTTP requests that Tocsin makes: a guarded request sent to a fallback, a question to a judge. They are rare, so
+Python's own client makes them, each on its own connection.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ import http.client
 import logging
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from tocsin.configuration.fields import Address
@@ -56,12 +58,19 @@ def forward_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]
     return [(name, value) for name, value in headers if name.lower() not in CONNECTION_FIELDS]
 
 
-def send(target: HttpTarget, request: HttpCall) -> Answer | None:
-    """The response, None when the request failed, took too long, or was answered with more than may be kept."""
+def fetch(target: HttpTarget, request: HttpCall) -> Answer:
+    """The response to one request. It has `request.seconds` from the first byte to the last, however slowly the server
+    sends.
+
+    Raises OSError where the server cannot be reached or is too slow (TimeoutError), http.client.HTTPException where its
+    answer is not HTTP, ValueError where it is larger than may be kept.
+    """
     deadline = time.monotonic() + request.seconds
-    connection: http.client.HTTPConnection | None = None
+    connection = _connection(target, request.seconds)
+    timer = threading.Timer(request.seconds, _hang_up, [connection.sock])
+    timer.daemon = True
+    timer.start()
     try:
-        connection = _connection(target, request.seconds)
         connection.putrequest(request.verb, request.path, skip_accept_encoding=True)
         for name, value in [*forward_headers(request.headers), ("Content-Length", str(len(request.body)))]:
             connection.putheader(name, value)
@@ -70,15 +79,33 @@ def send(target: HttpTarget, request: HttpCall) -> Answer | None:
         body = bytearray()
         while part := response.read1(_AT_ONCE):
             body += part
-            if len(body) > request.limit or time.monotonic() > deadline:
-                return None
+            if len(body) > request.limit:
+                raise ValueError(f"the answer has more than {request.limit:,} bytes")
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no answer within {request.seconds:g} s")
         return response.status, [(name.lower(), value) for name, value in response.getheaders()], bytes(body)
+    except (OSError, http.client.HTTPException):
+        if time.monotonic() > deadline:  # the timer has closed the connection
+            raise TimeoutError(f"no answer within {request.seconds:g} s") from None
+        raise
+    finally:
+        timer.cancel()
+        connection.close()
+
+
+def send(target: HttpTarget, request: HttpCall) -> Answer | None:
+    """The response, None when the request failed, took too long, or was answered with more than may be kept."""
+    try:
+        return fetch(target, request)
     except (OSError, http.client.HTTPException, ValueError) as error:
         log.error("%s cannot be asked: %s: %s", target.address, type(error).__name__, error)
         return None
-    finally:
-        if connection is not None:
-            connection.close()
+
+
+def _hang_up(connected: socket.socket) -> None:
+    """End the connection, so that whoever reads it goes on."""
+    with suppress(OSError):
+        connected.shutdown(socket.SHUT_RDWR)
 
 
 async def send_aio(target: HttpTarget, request: HttpCall) -> Answer | None:

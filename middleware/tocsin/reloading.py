@@ -23,6 +23,8 @@ from tocsin.errors import ReloadError, TocsinError
 from tocsin.ext_proc.server import ExtProcServer
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.model import GuardedModel, guarded_models
+from tocsin.opinions.models import opinion_models
+from tocsin.opinions.sink import OpinionSink
 from tocsin.protocols.descriptors import message_class
 from tocsin.relay.server import Relay
 from tocsin_calibration import CalibrationFault
@@ -67,7 +69,9 @@ class Follows(Protocol):
 
 
 class Reloader:
-    """Reads `path` again on request, and reconfigures relay, external processor, guard and sinks."""
+    """Reads `path` again on request, and reconfigures relay, external processor, guard and sinks. `promises` are those
+    of opinions.
+    """
 
     def __init__(
         self,
@@ -75,6 +79,8 @@ class Reloader:
         relay: Relay,
         guard: Guard,
         sinks: Sequence[Follows],
+        opinions: OpinionSink,
+        promises: Mapping[str, GuardedModel],
         processor: ExtProcServer | None = None,
     ) -> None:
         self._path = path
@@ -82,6 +88,7 @@ class Reloader:
         self._processor = processor
         self._guard = guard
         self._sinks = sinks
+        self._opinions, self._promises = opinions, promises
         self._counts: Counter[str] = Counter()
         self._busy = asyncio.Lock()
 
@@ -109,15 +116,15 @@ class Reloader:
     async def _reload(self) -> str:
         if self._path is None:
             raise ReloadError("there is no file to read again")
-        before, had = self._guard.config, self._guard.models
-        config, models = await within_deadline(read_anew, self._path, self._guard)
+        before, had, promised = self._guard.config, self._guard.models, self._promises
+        config, models, promises = await within_deadline(read_anew, self._path, self._guard)
         renewed = await self._relay.renew_certificates(look=True)
         if self._processor is not None:
             renewed |= await self._processor.renew_certificates(look=True)
         try:
-            self._follow(config, models)
+            self._follow(config, models, promises)
         except Exception:
-            self._follow(before, had)
+            self._follow(before, had, promised)
             raise
         changes = [
             f"model {name} ({model.digests[0][:19] or 'no bundle'})"
@@ -129,9 +136,11 @@ class Reloader:
         changes += [f"mode {config.mode}"] if config.mode != before.mode else []
         return ", ".join(changes) or "nothing has changed"
 
-    def _follow(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
+    def _follow(self, config: Config, models: Mapping[str, GuardedModel], promises: Mapping[str, GuardedModel]) -> None:
         for sink in self._sinks:
-            sink.follow(models)
+            sink.follow({**models, **promises})
+        self._opinions.follow(config, models, promises)
+        self._promises = promises
         self._guard.reconfigure(config, models)
         self._relay.context.follow(config)
         if self._processor is not None:
@@ -147,20 +156,22 @@ class Reloader:
         yield reloads
 
 
-def read_anew(path: Path, guard: Guard) -> tuple[Config, dict[str, GuardedModel]]:
-    """The configuration as its file says now, and its models. Unchanged models stay the same objects.
+def read_anew(path: Path, guard: Guard) -> tuple[Config, dict[str, GuardedModel], dict[str, GuardedModel]]:
+    """The configuration as its file says now, its models, and those of opinions. Unchanged models stay the same
+    objects.
 
     Raises ReloadError with the reason, also where a setting cannot change while serving.
     """
     try:
         config = Config.load(path)
         models = guarded_models(config, guard.state, guard.models)
+        promises = opinion_models(config)
     except Exception as error:  # ONNX Runtime's own kinds, MemoryError, RecursionError, ...
         raise ReloadError(in_words(error)) from None
     fixed = [name for name in FIXED if getattr(config, name) != getattr(guard.config, name)]
     if fixed:
         raise ReloadError(f"{path}: {', '.join(fixed)}: cannot change while serving; restart for that")
-    return config, models
+    return config, models, promises
 
 
 async def within_deadline(read: Callable[..., Anew], *arguments: Any) -> Anew:

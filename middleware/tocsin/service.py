@@ -26,10 +26,12 @@ from tocsin.feedback import FeedbackService
 from tocsin.http_relay.server import HttpRelay
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint, open_endpoint
+from tocsin.opinions.models import opinion_models
+from tocsin.opinions.sink import OpinionSink
 from tocsin.recording.sampling import SampleSink
 from tocsin.relay.descriptors import raise_limit
 from tocsin.relay.server import Relay
-from tocsin.reloading import Reloader, leave_readers, reload_handler
+from tocsin.reloading import Follows, Reloader, leave_readers, reload_handler
 from tocsin.sinks.events import EventSink
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.telemetry.sending import Telemetry
@@ -53,10 +55,12 @@ class Sidecar:
 
     def __init__(self, config: Config, guard: Guard, path: Path | None = None, *, worker: bool = False) -> None:
         self.config = config
-        self.metrics = PrometheusSink(guard.models, drained=worker)
+        promises = opinion_models(guard.config)
+        counted = {**guard.models, **promises}
+        self.metrics = PrometheusSink(counted, drained=worker)
         repeat = 0.0 if config.events is None else config.events.repeat.total_seconds()
         self.events = EventSink(
-            guard.models,
+            counted,
             config.events,
             guard.state.once(repeat),
             finding=self.metrics.finding,
@@ -64,8 +68,10 @@ class Sidecar:
         )
         guard.sinks += [self.metrics] if worker or exports_counts(config) else []
         guard.sinks += [self.events] if worker or exports_counts(config) or config.events is not None else []
-        self.sample = SampleSink(guard.models, config.record, config.workers) if config.record is not None else None
+        self.sample = SampleSink(counted, config.record, config.workers) if config.record is not None else None
         guard.sinks += [self.sample] if self.sample is not None else []
+        self.opinions = OpinionSink(guard.config, guard.models, promises, guard.sinks)
+        guard.sinks += [self.opinions]
         self.relay = Relay(config, guard, self.metrics.added, shares_port=worker, http=HttpRelay)
         samples = [self.sample] if self.sample is not None else []
         self.processor: ExtProcServer | None = None
@@ -79,10 +85,11 @@ class Sidecar:
                 lambda: self.is_ready,
                 shares_port=worker,
             )
-        self.reloader = Reloader(path, self.relay, guard, [self.metrics, self.events, *samples], self.processor)
+        follows: list[Follows] = [self.metrics, self.events, *samples]
+        self.reloader = Reloader(path, self.relay, guard, follows, self.opinions, promises, self.processor)
         self._rest = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._rest)
-        collectors: list[Collector] = [self.relay, self.reloader, self.events, guard.state, *samples]
+        collectors: list[Collector] = [self.relay, self.reloader, self.events, guard.state, self.opinions, *samples]
         for collector in collectors:
             self._rest.register(collector)
         if self.processor is not None:
@@ -181,6 +188,7 @@ class Sidecar:
             await self.relay.drain()
         else:
             await asyncio.gather(self.relay.drain(), self.processor.drain())
+        await asyncio.to_thread(self.opinions.close)
         await asyncio.to_thread(self.events.close)
         if self.sample is not None:
             await asyncio.to_thread(self.sample.close)

@@ -501,7 +501,7 @@ def test_the_service_says_what_the_relay_speaks() -> None:
 
 
 FILE = {"certificate": "/etc/more/tls.crt", "key": "/etc/more/tls.key"}
-OWN_PROTOCOL = {"own": {"methods": {"/a.B/C": {}}}}
+OWN_PROTOCOL: dict[str, Any] = {"own": {"methods": {"/a.B/C": {}}}}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 from benchmarks.harness.model_server import model_server
-from benchmarks.harness.parts import INFER, SIGNALS, at_once, free_port, inference, safe_traffic
+from benchmarks.harness.parts import INFER, SIGNALS, TRIES_AGAIN_SOON, at_once, free_port, inference, safe_traffic
 
 import tocsin
 
@@ -27,15 +27,18 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder / "env")
     executable = folder / "env" / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    # The wheel is built with what is here already: that an environment of its own suffices, each build of the compiled
-    # modules shows. pip works from here into the empty environment, and what is imported is compiled then alone.
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder / "wheels", folder / "source"]
+    # The wheel is built from the source distribution, which must have all it takes, with what is here already: that an
+    # environment of its own suffices, each build of the compiled modules shows. pip works from here into the empty
+    # environment, and what is imported is compiled then alone.
+    pack = [sys.executable, "-c", "from setuptools import build_meta; build_meta.build_sdist('../packed')"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder / "wheels"]
     install = [*pip, "--python", executable, "install", "--no-warn-script-location"]
-    for command in (build, install):
-        words = [*command, *(folder / "wheels").glob("*.whl")] if command is install else command
+    environment = {**os.environ, "PIP_NO_COMPILE": "1"}
+    for command, files in ((pack, ""), (build, "packed/*.tar.gz"), (install, "wheels/*.whl")):
         done = subprocess.run(
-            words, capture_output=True, text=True, check=False, env={**os.environ, "PIP_NO_COMPILE": "1"}
-        )
+            [*command, *(folder.glob(files) if files else ())],
+            cwd=folder / "source", capture_output=True, text=True, check=False, env=environment,
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
     return executable
 
@@ -58,7 +61,7 @@ def test_the_base_install_serves_a_bundle(python: Path, bundle: Path, tmp_path: 
         )
         command = [python.with_name("tocsin"), "serve", "-c", str(config)]
         with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=at_once()) as process:
-            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            with grpc.insecure_channel(f"127.0.0.1:{port}", TRIES_AGAIN_SOON) as channel:
                 response, call = channel.unary_unary(INFER).with_call(b"x", timeout=60, wait_for_ready=True)
             process.terminate()
             assert process.wait(60) == 0, process.stderr and process.stderr.read()

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from benchmarks.harness.model_server import model_server
-from benchmarks.harness.parts import INFER, SIGNALS, far_away, free_port, inference, safe_traffic
+from benchmarks.harness.parts import INFER, SIGNALS, TRIES_AGAIN_SOON, far_away, free_port, inference, safe_traffic
 from tests import traced
 from tests.traced import Traces
 
@@ -168,7 +168,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             folder, home, temporary, logs, {**ports, "upstream": model_port(target)}, log, process, time.time()
         )
         try:
-            with grpc.insecure_channel(f"127.0.0.1:{ports['listen']}") as channel:
+            with grpc.insecure_channel(f"127.0.0.1:{ports['listen']}", TRIES_AGAIN_SOON) as channel:
                 channel.unary_unary(INFER)(b"far", timeout=60, wait_for_ready=True)
             with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics']}/alarms", timeout=60) as answer:
                 ready.alarm = json.loads(answer.read())[0]["id"]
@@ -228,7 +228,7 @@ def test_recording_speaks_to_the_model_server_alone(place: Place) -> None:
     words = ["record", "-c", "recording.yaml", "-o", "recorded", "--rows", "3", "--stop-when-full"]
     command = traced.command(log, *TOCSIN, *words)
     with subprocess.Popen(command, env=place.environment, cwd=place.folder) as process:
-        with grpc.insecure_channel(f"127.0.0.1:{listen}") as channel:
+        with grpc.insecure_channel(f"127.0.0.1:{listen}", TRIES_AGAIN_SOON) as channel:
             for _ in range(3):
                 channel.unary_unary(INFER)(b"far", timeout=60, wait_for_ready=True)
         assert process.wait(60) == 0

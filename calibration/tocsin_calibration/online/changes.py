@@ -68,14 +68,16 @@ class ChangePoints:
     def __len__(self) -> int:
         return len(self.notes())
 
-    def add(self, cells: NDArray[np.intp], when: float) -> None:
-        """Take in the cells (m,) of new responses in their order, the last of which came at Unix time `when`."""
+    def add(self, cells: NDArray[np.intp], when: float, counts: NDArray[np.intp] | None = None) -> None:
+        """Take in the cells (m,) of new responses in their order, the last of which came at Unix time `when`. `counts`:
+        how many fell in each cell (K,), where that is known.
+        """
         rows = len(cells)
         if not rows:
             return
         self._recent.append(_Stretch(cells.astype(np.uint8), self._when, when))
         self._recent_rows += rows
-        self._counts = self._counts + np.bincount(cells, minlength=len(self._counts))
+        self._counts = self._counts + (np.bincount(cells, minlength=len(self._counts)) if counts is None else counts)
         self._responses, self._when = self._responses + rows, when
         if rows < COARSE:  # kept as they came, they would take more memory
             self._settle(self._step, 0)

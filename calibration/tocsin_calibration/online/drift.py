@@ -69,8 +69,9 @@ class DriftWatch:
 
     def add_cells(self, cells: NDArray[np.intp], when: float | None = None) -> None:
         """The same of scores whose cells (m,) are known."""
-        self.watch.add(np.bincount(cells, minlength=len(self._scores) + 1).tolist())
-        self._changes.add(cells, time.time() if when is None else when)
+        counts = np.bincount(cells, minlength=len(self._scores) + 1)
+        self.watch.add(counts.tolist())
+        self._changes.add(cells, time.time() if when is None else when, counts)
 
     def add_counts(self, counts: Sequence[int], when: float | None = None) -> None:
         """Take in how many of others' scores fell in each cell."""

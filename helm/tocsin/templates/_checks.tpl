@@ -99,10 +99,16 @@
 {{- end }}
 {{- range $name, $model := .Values.tocsin.models }}
 {{- $_ := set $holders (printf "models.%s.fallback.tls" $name) ((get $model "fallback" | default dict).tls | default dict) }}
+{{- $second := get $model "second_opinion" | default dict }}
+{{- $_ := set $holders (printf "models.%s.second_opinion" $name) (pick $second "sampling_key" "scores") }}
+{{- $_ := set $holders (printf "models.%s.second_opinion.judge" $name) (pick ($second.judge | default dict) "ca") }}
+{{- range $opinion, $settings := $second.opinions | default dict }}
+{{- $_ := set $holders (printf "models.%s.second_opinion.opinions.%s" $name $opinion) (pick $settings "prompt" "rubric" "references") }}
+{{- end }}
 {{- end }}
 {{- $files := dict }}
 {{- range $place, $holder := $holders }}
-{{- range $key := list "admin_token" "certificate" "key" "client_ca" "ca" "headers" "password" "spool" "file" "secret" "settings" "descriptors" "to" }}
+{{- range $key := list "admin_token" "certificate" "key" "client_ca" "ca" "headers" "password" "spool" "file" "secret" "settings" "descriptors" "to" "sampling_key" "scores" "prompt" "rubric" "references" }}
 {{- $file := get $holder $key }}
 {{- if and $file (kindIs "string" $file) }}{{ $_ := set $files (printf "%s.%s" $place $key) $file }}{{ end }}
 {{- end }}

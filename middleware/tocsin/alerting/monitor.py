@@ -18,7 +18,9 @@ def monitor(models: Sequence[WatchedModel], config: Config, wishes: RuleOptions)
     alerts = [_absent_deployments(models, wishes), *_unscored(wishes), _unguarded(wishes)]
     if wishes.upstream_rate:
         alerts.append(_bypassed_relay(wishes))
-    budget = max(config.budget(model.name, shares_sessions=model.shares_sessions) for model in models)
+    served = [model for model in models if model.name in config.models]  # opinions are judged when nobody waits
+    budgets = [config.budget(model.name, shares_sessions=model.shares_sessions) for model in served]
+    budget = max(budgets, default=config.scoring_budget)
     alerts += [
         _slow_scoring(budget.total_seconds(), wishes),
         _unreachable(wishes),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tocsin.configuration.config import Config
 from tocsin.configuration.model import ModelConfig
+from tocsin.configuration.second_opinion import opinion_model
 from tocsin.errors import ConfigError
 from tocsin_calibration import Bundle, CalibrationFault, Promise
 
@@ -91,9 +92,12 @@ class RuleOptions:
 
 
 def watched(config: Config) -> list[WatchedModel]:
-    """The models of a configuration that have a bundle. Raises ConfigError where none has, BundleError."""
+    """The models of a configuration that have a bundle, and the opinions that have one, each as a model of its own.
+    Raises ConfigError where none has, BundleError.
+    """
     result = []
     for name, model in config.models.items():
+        result += _watched_opinions(name, model)
         if model.bundle is None:
             continue
         promise = Bundle.read(model.bundle).require_promise(model.bundle)
@@ -104,6 +108,18 @@ def watched(config: Config) -> list[WatchedModel]:
     if not result:
         raise ConfigError("models: none has a bundle, so there is no promise to alert on")
     return result
+
+
+def _watched_opinions(name: str, model: ModelConfig) -> list[WatchedModel]:
+    second = model.second_opinion
+    alike = model.model_copy(update={"adapt": None, "discoveries": None, "shadow": None})
+    return [
+        watched_model(
+            opinion_model(name, opinion), Bundle.read(settings.bundle).require_promise(settings.bundle), alike
+        )
+        for opinion, settings in (second.opinions.items() if second is not None else ())
+        if settings.bundle is not None
+    ]
 
 
 def watched_model(name: str, promise: Promise, model: ModelConfig) -> WatchedModel:

@@ -26,19 +26,12 @@ class Chat:
 
         Raises CheckError when the model cannot be asked or does not tell.
         """
-        body = {
-            "model": self._model, "messages": [{"role": "user", "content": prompt}], "max_tokens": 1,
-            "temperature": 0, "logprobs": True, "top_logprobs": ALTERNATIVES,
-        }  # fmt: skip
-        request = urllib.request.Request(self._url, json.dumps(body).encode(), self._headers)
+        body = json.dumps(first_token_request(self._model, prompt)).encode()
+        request = urllib.request.Request(self._url, body, self._headers)
         try:
             with urllib.request.urlopen(request, timeout=self._timeout) as answer:
                 reply: Any = json.load(answer)
-            listed = reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-            probabilities: dict[str, float] = {}
-            for entry in listed:
-                token = str(entry["token"]).strip()
-                probabilities[token] = max(probabilities.get(token, float("-inf")), float(entry["logprob"]))
+            return likeliest_tokens(reply)
         except urllib.error.HTTPError as error:
             raise CheckError(f"{self._url}: HTTP {error.code}: {error.read(500).decode(errors='replace')}") from None
         except (OSError, ValueError) as error:
@@ -48,4 +41,23 @@ class Chat:
                 f"{self._url}: the answer has no choices[0].logprobs.content[0].top_logprobs; the server must give "
                 f"log-probabilities when asked for them"
             ) from None
-        return probabilities
+
+
+def first_token_request(model: str, prompt: str) -> dict[str, Any]:
+    """The body that asks `model` for the likeliest first tokens of its answer to one prompt."""
+    return {
+        "model": model, "messages": [{"role": "user", "content": prompt}], "max_tokens": 1,
+        "temperature": 0, "logprobs": True, "top_logprobs": ALTERNATIVES,
+    }  # fmt: skip
+
+
+def likeliest_tokens(reply: Any) -> dict[str, float]:
+    """The first tokens that a chat completion lists, without blanks around them, and their log-probabilities.
+
+    Raises KeyError, IndexError, TypeError or ValueError where the completion lists none.
+    """
+    log_probabilities: dict[str, float] = {}
+    for entry in reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
+        token = str(entry["token"]).strip()
+        log_probabilities[token] = max(log_probabilities.get(token, float("-inf")), float(entry["logprob"]))
+    return log_probabilities

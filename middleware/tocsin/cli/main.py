@@ -27,9 +27,9 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from tocsin.cli.edition import version_line
 
-        typer.echo(f"tocsin {version('tocsin')}")
+        typer.echo(version_line())
         raise typer.Exit
 
 

@@ -11,10 +11,11 @@ from typing import Annotated
 
 import typer
 
+from tocsin.addresses import redacted_url
 from tocsin.checking import file_problems
+from tocsin.cli.edition import is_compiled
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
-from tocsin.http2 import frames
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint
 from tocsin.service import Sidecar, run_loop
@@ -86,11 +87,17 @@ def _announce(guard: Guard, addresses: Sequence[object], http: HttpEndpoint | No
         else:
             promise = "; ".join(str(model.scoring.promise).splitlines())
             log.info("model %s, %s: %s", model.name, model.scoring.digest[:19], promise)
+    for name, settings in guard.config.models.items():
+        if (second := settings.second_opinion) is not None:
+            what = f"{second.share:g} of its calls" + (", and of those that alarm," if second.alarmed else "")
+            log.info(
+                "model %s: texts of %s are sent to the judge at %s", name, what, redacted_url(str(second.judge.url))
+            )
     config = guard.config
     metrics = f", metrics on {http.url}/metrics" if http is not None else ""
     if http is not None and config.page:
         metrics += f", a page to look at on {http.url}/"
-    compiled = "" if str(frames.__file__).endswith(".py") else " (compiled)"
+    compiled = " (compiled)" if is_compiled() else ""
     for address, listener in zip(addresses, config.every_listener, strict=True):
         log.info("%s%s: %s -> %s%s", config.mode, compiled, address, listener.upstream, metrics)
     if ext_proc:

@@ -21,6 +21,7 @@ from tocsin.configuration.ports import check_ports
 from tocsin.configuration.problems import joined_problems, no_such_setting
 from tocsin.configuration.reading import read_settings
 from tocsin.configuration.record import RecordConfig
+from tocsin.configuration.second_opinion import opinion_model
 from tocsin.configuration.state import ROUND_TRIPS, TIMEOUT, StateConfig
 from tocsin.configuration.telemetry import TelemetryConfig
 from tocsin.errors import ConfigError
@@ -209,6 +210,12 @@ class Config(BaseSettings):
                 raise ValueError(
                     f"models.{name}.protocol: there is no protocol '{model.protocol}' (there are: {names})"
                 )
+            for opinion in model.second_opinion.opinions if model.second_opinion is not None else ():
+                if (counted_as := opinion_model(name, opinion)) in self.models:
+                    raise ValueError(
+                        f"models.{counted_as}: is the name under which the opinion '{opinion}' of '{name}' is counted: "
+                        f"choose another"
+                    )
         for listener in self.listeners:
             if listener.model and listener.model not in self.models:
                 raise ValueError(f"listeners: there is no model '{listener.model}'")
@@ -231,6 +238,8 @@ class Config(BaseSettings):
             model.shadow = model.shadow and folder / model.shadow
             if model.fallback is not None and model.fallback.tls is not None:
                 model.fallback.tls.resolve(folder)
+            if model.second_opinion is not None:
+                model.second_opinion.resolve(folder)
         for protocol in self.protocols.values():
             protocol.descriptors = protocol.descriptors and str(folder / protocol.descriptors)
         if self.events is not None:

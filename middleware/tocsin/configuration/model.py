@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tocsin.configuration.actions import AbstainConfig, BlockConfig, FallbackConfig, ReactionField, RetryConfig
 from tocsin.configuration.fields import CONNECTION, STREAM, Duration, GroupField, SessionField, SignalField
+from tocsin.configuration.second_opinion import SecondOpinionConfig
 from tocsin.protocols.protocol import Judged
 
 
@@ -129,6 +130,9 @@ class ModelConfig(BaseModel):
     adapt: AdaptConfig | None = Field(None, description="Levels that follow feedback; off unless set.")
     discoveries: DiscoveryConfig | None = Field(
         None, description="Bound the share of false alarms among alarms; off unless set."
+    )
+    second_opinion: SecondOpinionConfig | None = Field(
+        None, description="What a judge model thinks of a sample of answers, off the response's path; off unless set."
     )
     smoothed: bool = Field(
         False,

@@ -70,15 +70,19 @@ def verdict_fields(call: Call) -> list[tuple[str, str]]:
     return [] if text is None else [(METADATA_KEY, text)]
 
 
+def tells_by_event(exchange: Exchange) -> bool:
+    """Whether the verdict goes out in the stream, as an event or in a comment: plain text would break what is coded."""
+    config = exchange.guard.config
+    is_plain = exchange.kind == EVENTS and not exchange.is_coded
+    return is_plain and config.stream_verdicts != "none" and config.mode != "observe"
+
+
 def verdict_event(exchange: Exchange) -> bytes:
     """The verdict as an event of a stream, in the configured form; empty where it cannot be sent."""
-    how = exchange.guard.config.stream_verdicts
     verdict = exchange.call.verdict
-    if verdict is None or how == "none" or exchange.kind != EVENTS or exchange.guard.config.mode == "observe":
+    if verdict is None or not tells_by_event(exchange):
         return b""
-    if exchange.is_coded:  # plain text would break it
-        return b""
-    text = verdict.to_metadata().encode()
+    how, text = exchange.guard.config.stream_verdicts, verdict.to_metadata().encode()
     return event_of(text, METADATA_KEY) if how == "event" else b": " + METADATA_KEY.encode() + b" " + text + b"\n\n"
 
 

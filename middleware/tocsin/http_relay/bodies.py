@@ -142,6 +142,8 @@ class ChunkedBody(Body):
         if end < 0:
             if len(data) > self._longest:
                 raise BodyError("the trailers are too long")
+            if b"\n" in data.replace(b"\r\n", b""):  # to some this line has ended, and the body with the next
+                raise BodyError("the trailers are not written as HTTP/1.1 says")
             self._pending = data
             return b""
         trailers = read_trailers(data[: end + 4])

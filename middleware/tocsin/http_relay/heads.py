@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 Fields = list[tuple[str, str]]
 
 CHUNKED, UNTIL_CLOSE = -1, -2  # in place of a body's length
+HEAD_END = b"\r\n\r\n"
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _FIELD_LINE = _TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*+\r\n"

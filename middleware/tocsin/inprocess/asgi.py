@@ -18,8 +18,9 @@ from tocsin.exchange.exchange import (
     until_done,
     without_verdict,
 )
+from tocsin.exchange.gated import Answer
 from tocsin.exchange.replies import ending, reply, verdict_fields
-from tocsin.inprocess.http_gate import Answer, HttpGate
+from tocsin.inprocess.http_gate import HttpGate
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.guard import Guard

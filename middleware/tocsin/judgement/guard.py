@@ -161,13 +161,13 @@ class Guard:
         """
         started = time.perf_counter()
         batches: dict[Family, list[Read]] = {}
-        rows, most = 0, most_rows or ALL_ROWS
+        room = most_rows or ALL_ROWS
         postponed: list[tuple[Call, int]] = []
         in_pieces = False  # whether there are pieces of streams among the calls
         for call in calls:
             if call.parent is not None:
                 in_pieces = True
-            if rows >= most:
+            if room <= 0:
                 postponed.append((call, 0))
                 continue
             try:
@@ -181,11 +181,11 @@ class Guard:
             if signals is None:
                 continue
             family, read = signals
-            of_all = rows + read[1]
-            if of_all > most:
-                postponed.append((call, read[1]))
+            rows = read[1]
+            if rows > room:
+                postponed.append((call, rows))
                 continue
-            rows = of_all
+            room -= rows
             batch = batches.get(family)
             if batch is None:
                 batches[family] = [read]
@@ -301,12 +301,11 @@ class Guard:
         if self._has_no_bundle:
             self._pass_unscored(call, _NO_BUNDLE)
             return None
-        reads = call.reads
-        opened = [reads.open(response, call.request)]
+        opened = [call.reads.open(response, call.request)]
         if call.parent is None:
             return self._signals_of(call, opened)
         if call.earlier:
-            opened = [*(reads.open(message, call.request) for message in call.earlier), *opened]
+            opened = [*(call.reads.open(message, call.request) for message in call.earlier), *opened]
         try:
             return self._signals_of(call, opened)
         except Unscored as why:
@@ -319,10 +318,9 @@ class Guard:
         first = opened[0]
         name = first.model or call.hint
         model = self.models.get(name) or self._model_of(call, name)
-        call.model, call.version = model.name, first.version
+        call.model = model.name
         version_key = call.reads.version_key
-        if version_key:
-            call.version = call.keys.get(version_key, "")
+        call.version = call.keys.get(version_key, "") if version_key else first.version
         if model.scoring is None and self._keep is None:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
         parent = call.parent
@@ -410,8 +408,11 @@ class Guard:
                 late.update(range(first, at))
                 continue
             severity, worst = severities[first], first
-            if rows > 1:
-                severity = scoring.promise.gravest(severities[first:at])
+            if rows == 1:
+                of_rows, severities_of_rows = [pvalues[first]], [severity]
+            else:
+                of_rows, severities_of_rows = pvalues[first:at], severities[first:at]
+                severity = scoring.promise.gravest(severities_of_rows)
                 worst = min(range(first, at), key=pvalues.__getitem__)
             details: Any = by_detector[worst]
             worth = None if weighed is None else weighed.rows(first, at)
@@ -419,14 +420,14 @@ class Guard:
                 call.model,
                 call.version,
                 digest,
-                pvalues[first:at],
-                severities[first:at],
+                of_rows,
+                severities_of_rows,
                 detectors,
                 details if listed else details.tolist(),
                 severity,
                 worth,
                 identifier,
-                action=None if plain else model.policy.action(severity, severities[first:at], worth, call),
+                action=None if plain else model.policy.action(severity, severities_of_rows, worth, call),
             )
             calls.append(call)
         if calls or ended:

@@ -30,8 +30,9 @@ def method_plans(
 
 
 def sends_payloads(config: Config) -> bool:
-    """Whether events of alarms carry requests and responses."""
-    return config.events is not None and config.events.payload == "both"
+    """Whether somebody gets requests and responses: receivers of events, or a judge."""
+    in_events = config.events is not None and config.events.payload == "both"
+    return in_events or any(model.second_opinion is not None for model in config.models.values())
 
 
 def _response_keys(method: str, side: str, models: Sequence[GuardedModel]) -> Sequence[str]:

@@ -156,8 +156,7 @@ class GuardedModel:
                 "missing_signal", self._unreadable.get(method, "the method is not one of the model's protocol")
             )
         reading = reader.read(opened, call.request)
-        signals = self._metadata.get(method) if self._metadata else None
-        if signals is None:
+        if not self._metadata or (signals := self._metadata.get(method)) is None:
             return reading
         of_call = call.parent or call
         by_side = {METADATA: call.keys, INITIAL: of_call.initial_metadata, TRAILING: of_call.trailing_metadata}

@@ -32,6 +32,11 @@ WAYS = {
     "models.*.bundle": Way.BUNDLE,
     "models.*.shadow": Way.BUNDLE,
     "protocols.*.descriptors": Way.CARRIED,
+    "models.*.second_opinion.opinions.*.bundle": Way.BUNDLE,
+    **{f"models.*.second_opinion.opinions.*.{name}": Way.CARRIED for name in ("prompt", "rubric", "references")},
+    "models.*.second_opinion.judge.ca": Way.SECRET,
+    "models.*.second_opinion.sampling_key": Way.SECRET,
+    "models.*.second_opinion.scores": Way.WRITTEN,
     "admin_token": Way.SECRET,
     "events.to.*.secret": Way.SECRET,
     "events.to.*.settings": Way.SECRET,
@@ -104,7 +109,9 @@ def place_files(settings: Mapping[str, Any], folder: Path, *, bundles: bool, sec
             f"secret generic tocsin {files}` and --secret tocsin"
         )
     if sum(map(len, carried.values())) > MAX_CONFIG_MAP_BYTES:
-        problems.append("protocols: descriptors are too large for a ConfigMap: leave out what methods do not need")
+        problems.append(
+            "descriptors of protocols, or files of opinions, are too large for a ConfigMap: leave out what is not used"
+        )
     if problems:
         raise ConfigError("\n".join(problems))
     return Placed(written, carried, frozenset(ways))

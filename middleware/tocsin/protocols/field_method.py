@@ -48,7 +48,7 @@ class FieldMethod:
     fields of a stream's message that carry something to judge; `sequence` the field that numbers parallel sequences.
     `ids` and `in_turn` say how responses on a stream of requests are matched with them. `signals` are the paths that
     users need not configure; `asks` what requests can ask for besides; `alternatives` the likeliest tokens of each
-    position; `abort` the call that cancels this one.
+    position; `texts` where the texts of request and response are; `abort` the call that cancels this one.
 
     Raises ValueError where a path does not fit the messages.
     """
@@ -71,8 +71,10 @@ class FieldMethod:
         alternatives: Alternatives | None = None,
         abort: Abort | None = None,
         attributes: Mapping[str, str] | None = None,
+        texts: tuple[str, str] = ("", ""),
     ) -> None:
         self.attributes: Mapping[str, str] = dict(attributes or {})
+        self.texts = texts
         self.name = f"/{described.containing_service.full_name}/{described.name}"
         self.streams = bool(described.server_streaming)
         self.requests_stream = bool(described.client_streaming)
@@ -215,6 +217,10 @@ class FieldMethod:
     def request_field(self, path: str) -> Callable[[bytes], str]:
         """A function that reads a field of a request as text."""
         return text_at(self._request, path)
+
+    def decoded(self, content: bytes, side: str) -> Any:
+        """A message. Raises Unscored `undecodable`."""
+        return parsed(self._side(side), content, side)
 
     def _signal(self, path: SignalPath) -> Read:
         return signal_of(self._side(path.side).DESCRIPTOR, path, self._forms, self._alternatives)

@@ -13,6 +13,7 @@ from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import Reading, Shapes
 
 AT_END = 0  # judge once, when the stream has ended
+EVALUATION_NAME = "gen_ai.evaluation.name"  # an attribute of methods whose calls are opinions about other calls
 
 
 class AnsweredRequest(NamedTuple):

@@ -9,7 +9,7 @@ two tensors of one name, a tensor's values beside raw contents or in several typ
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -78,16 +78,20 @@ class TensorLayout:
             ) from None
 
 
-class TensorMessage(NamedTuple):
+class TensorMessage:
     """One ModelInfer message: its model, the layout of its tensors, and the raw contents in that order."""
 
-    model: str
-    version: str
-    layout: TensorLayout
-    raw: Any  # a sequence of bytes
-    empty: bool = False
-    is_summary: bool = False
-    sequence: int = 0
+    __slots__ = ("empty", "layout", "model", "raw", "version")
+
+    is_summary: ClassVar[bool] = False
+    sequence: ClassVar[int] = 0
+
+    def __init__(self, model: str, version: str, layout: TensorLayout, raw: Any) -> None:
+        self.model = model
+        self.version = version
+        self.layout = layout
+        self.raw = raw  # a sequence of bytes
+        self.empty = False
 
 
 class LayoutCache:
@@ -138,7 +142,7 @@ def read_response(content: bytes) -> TensorMessage:
     if size > CHEAP_MESSAGE or envelope.ByteSize() != size:
         _require_single(Single, content, "the response")
     raw = envelope.raw_output_contents
-    layout = _known_layouts.get(tuple(envelope.outputs)) if raw else None
+    layout = _known_layouts.get(tuple(envelope.outputs[:])) if raw else None  # a slice is quicker than to iterate
     if layout is not None and len(raw) == layout.contents:  # the usual case
         return TensorMessage(envelope.model_name, envelope.model_version, layout, raw)
     return _response(envelope, content)
@@ -152,7 +156,7 @@ def read_stream_response(content: bytes) -> TensorMessage:
     envelope = _envelope(ResponseEnvelope, content, "response")
     message = _response(envelope, content)
     if not message.layout.tensors and not message.raw and (error or _is_final(envelope, content)):
-        return message._replace(empty=True)
+        message.empty = True
     return message
 
 
@@ -174,7 +178,7 @@ def read_request(content: bytes) -> TensorMessage:
     raw = envelope.raw_input_contents
     if not raw:
         return _read_typed(Request, "request", "inputs", content, envelope.inputs)
-    return _read_raw(envelope, Request, "request", "inputs", content, (b"", *envelope.inputs), raw)
+    return _read_raw(envelope, Request, "request", "inputs", content, (b"", *envelope.inputs[:]), raw)
 
 
 def parse(kind: Any, content: bytes, side: str) -> Any:
@@ -193,7 +197,7 @@ def _response(envelope: Any, content: bytes) -> TensorMessage:
     raw = envelope.raw_output_contents
     if not raw:
         return _read_typed(Response, "response", "outputs", content, envelope.outputs)
-    return _read_raw(envelope, Response, "response", "outputs", content, tuple(envelope.outputs), raw)
+    return _read_raw(envelope, Response, "response", "outputs", content, tuple(envelope.outputs[:]), raw)
 
 
 def _envelope(kind: Any, content: bytes, side: str, single: Any = Single) -> Any:

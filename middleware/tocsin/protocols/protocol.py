@@ -118,6 +118,10 @@ class MethodConfig(BaseModel):
     )
     sequence: str = Field("", description="Where a stream's message numbers the parallel sequence that it belongs to.")
     signals: dict[str, Any] = Field({}, description="Places of signals that models need not name.")
+    question: str = Field(
+        "", description="Where the text of a request is, such as request.messages, for a second opinion."
+    )
+    answer: str = Field("", description="Where the text of a response is, for a second opinion.")
     alternatives: AlternativesConfig | None = Field(
         None, description="Where the likeliest tokens are, for signals by choices."
     )
@@ -271,6 +275,7 @@ def _route(name: str, config: MethodConfig) -> JsonMethod:
         asks=None if ask is None else JsonAsk(ask.unless, ask.set, strip),
         alternatives=_alternatives(config),
         attributes=config.attributes,
+        texts=(config.question, config.answer),
         error=config.error,
         error_event=config.error_event,
     )
@@ -316,4 +321,5 @@ def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm
         abort=None if config.abort is None else Abort(abort, config.abort.ids, config.abort.id),
         alternatives=_alternatives(config),
         attributes=config.attributes,
+        texts=(config.question, config.answer),
     )

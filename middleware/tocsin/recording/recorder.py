@@ -53,7 +53,8 @@ class Recorder:
         """A recorder of every signal that the configuration names. Its bundles need not exist yet."""
         config = config if isinstance(config, Config) else Config.load(config)
         bare = {
-            name: model.model_copy(update={"bundle": None, "shadow": None}) for name, model in config.models.items()
+            name: model.model_copy(update={"bundle": None, "shadow": None, "second_opinion": None})
+            for name, model in config.models.items()
         }
         alone, state = config.model_copy(update={"models": bare, "state": None}), State()
         return cls(alone, guarded_models(alone, state), state)

@@ -86,6 +86,14 @@ class Endpoint(FrameSplitter):
         if self.out:  # such as credit for what was read
             host.flush(self)
 
+    def eof_received(self) -> bool:
+        """The peer writes no more; whether something may still be written to it."""
+        raise NotImplementedError
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The socket is gone."""
+        raise NotImplementedError
+
     def on_stream_error(self, error: StreamError) -> None:
         self._host.end_faulty_stream(self, error)
 

@@ -19,8 +19,8 @@ from tocsin_calibration.online.changes import ChangePoints, ChangeTime
 from tocsin_calibration.online.inputs import InputsTest
 from tocsin_calibration.thresholds.limits import Limits
 
-FOLD_ROWS = 256  # rows that wait before they are counted
-MOST_FOLDED = 4  # times as many where groups are watched, each of which costs as much for few rows as for many
+FOLD_ROWS = 512  # rows that wait before they are counted: most of a step's cost does not depend on their number
+MOST_FOLDED = 2  # times as many where groups are watched, each of which costs as much for few rows as for many
 DRAINED_FOLD_ROWS = 1 << 20  # the same where another process comes for them: only when it does not come any more
 GROUPS = 64  # watched by themselves, the largest of calibration: a scrape computes the evidence of each
 
@@ -101,9 +101,11 @@ class Evidence:
         """What has been counted since evidence was last computed."""
         return self._tally
 
-    def add(self, batch: Scored, rows: int, alarmed: bool) -> None:
-        """Add a judged batch of so many rows; `alarmed`: some of them alarmed."""
-        self._tally.add(batch, rows, alarmed)
+    def add(self, batch: Scored, rows: int, alarmed: bool, versions: Sequence[tuple[str, int]] | None = None) -> None:
+        """Add a judged batch of so many rows; `alarmed`: some of them alarmed; `versions`: runs of rows of one version,
+        in their order, where they are known.
+        """
+        self._tally.add(batch, rows, alarmed, versions)
         if self._tally.rows >= self._fold_at:
             self._fold()
 

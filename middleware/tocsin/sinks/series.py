@@ -76,26 +76,38 @@ class ModelSeries:
         self.scoring.extend([batch.seconds] * len(batch.calls))
         judged.scores.add(batch.scores)
         total, alarmed, plain = 0, False, self._policy.plain
-        passed: dict[tuple[str, str], int] = {}
-        waiting: list[float] = []
+        pvalues: list[float] = []
+        runs: list[tuple[str, str, int, int]] = []  # of calls alike: version, method, rows, and rows that pass
+        version = method = ""
+        rows_of_run = passed = 0
         for call in batch.calls:
             verdict = call.verdict
             assert verdict is not None
-            waiting += verdict.pvalues
-            rows = len(verdict.pvalues)
-            total += rows
+            if verdict.version != version or call.method != method:
+                if rows_of_run:
+                    runs.append((version, method, rows_of_run, passed))
+                version, method, rows_of_run, passed = verdict.version, call.method, 0, 0
+            of_call = verdict.pvalues
+            pvalues += of_call
+            rows = len(of_call)
+            rows_of_run += rows
             if verdict.severity is None and plain and verdict.weighed is None:  # most are so
-                key = verdict.version, call.method
-                passed[key] = passed.get(key, 0) + rows
+                passed += rows
             else:
                 alarmed = alarmed or verdict.severity is not None
                 self._count_other(call, verdict, rows)
             if call.trace:
-                self.pvalue.exemplar(min(verdict.pvalues), call.trace)
-        self.pvalue.extend(waiting)
-        for (version, method), rows in passed.items():
-            self.responses[self.version(version), method, "pass"] += rows
-        judged.evidence.add(batch, total, alarmed)
+                self.pvalue.exemplar(min(of_call), call.trace)
+        if rows_of_run:
+            runs.append((version, method, rows_of_run, passed))
+        self.pvalue.extend(pvalues)
+        versions: list[tuple[str, int]] = []
+        for version, method, rows_of_run, passed in runs:
+            total += rows_of_run
+            versions.append((version, rows_of_run))
+            if passed:
+                self.responses[self.version(version), method, "pass"] += passed
+        judged.evidence.add(batch, total, alarmed, versions)
         for severity in batch.ended or ():
             self.sessions[severity or "none"] += 1
         if batch.keyless != (0, 0):

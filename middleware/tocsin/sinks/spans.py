@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from tocsin.judgement.call import Call, StreamedCall
 from tocsin.judgement.sink import Scored, Sink
+from tocsin.protocols.method import EVALUATION_NAME
 from tocsin.sinks.finding import Finding
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import SpanProcessor
+    from opentelemetry.sdk.trace import Event, SpanProcessor
     from opentelemetry.trace import SpanContext
 
 SPACE = 1 << 64
@@ -40,27 +41,31 @@ class SpanSink(Sink):
         finding: Callable[[str], Finding | None] = lambda model: None,
     ) -> None:
         from opentelemetry import trace
-        from opentelemetry.sdk.trace import ReadableSpan
+        from opentelemetry.sdk.trace import Event, ReadableSpan
         from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
         self._processor, self._resource = processor, resource
         self._share, self._follow, self._finding = share, follow, finding
         self._below = f"{min(int(share * SPACE), SPACE - 1):016x}"
+        self._event = Event
         self._span, self._context, self._kind = ReadableSpan, trace.SpanContext, trace.SpanKind.SERVER
         self._sampled = trace.TraceFlags(trace.TraceFlags.SAMPLED)
         self._ids, self._scope = RandomIdGenerator(), InstrumentationScope("tocsin")
 
     def scored(self, batch: Scored) -> None:
         """Make spans of a batch's calls."""
+        next_row = 0
         for call in batch.calls:
             verdict = call.verdict
             assert verdict is not None
+            row, next_row = next_row, next_row + len(verdict.pvalues)
             if verdict.severity is None and not self._is_kept(call):
                 continue
             if call.parent is not None and not _is_graver(call):
                 continue
-            self._make(call)
+            is_evaluation = EVALUATION_NAME in call.reads.attributes
+            self._make(call, float(batch.scores[row, 0]) if is_evaluation else None)
 
     def unscored(self, call: Call) -> None:
         """Of calls that passed without judgement, a share too."""
@@ -80,12 +85,12 @@ class SpanSink(Sink):
             stream.drawn = random.random() < self._share
         return stream.drawn
 
-    def _make(self, call: Call) -> None:
+    def _make(self, call: Call, evaluation: float | None = None) -> None:
+        """Make a span of a call; of an opinion about one with its score, `evaluation`."""
         verdict = call.verdict
         assert verdict is not None
         attributes: dict[str, Any] = {
-            "rpc.system.name": "grpc",
-            "rpc.method": call.method[1:],
+            **_of_method(call.method),
             **call.reads.attributes,
             "tocsin.model": verdict.model,
             "tocsin.action": verdict.action,
@@ -112,17 +117,28 @@ class SpanSink(Sink):
         trace = parent.trace_id if parent is not None else self._ids.generate_trace_id()
         # Made as it is to be read: a span of the SDK's tracer, which may be written to, takes ten times as long.
         span = self._span(
-            name=call.method[1:],
+            name=call.method.removeprefix("/"),
             context=self._context(trace, self._ids.generate_span_id(), is_remote=False, trace_flags=self._sampled),
             parent=parent,
             resource=self._resource,
             attributes=attributes,
+            events=() if evaluation is None else (self._result(call, evaluation, now),),
             kind=self._kind,
             start_time=call.began or now,
             end_time=now,
             instrumentation_scope=self._scope,
         )
         self._processor.on_end(span)
+
+    def _result(self, call: Call, score: float, now: int) -> Event:
+        """The event that says what an opinion is, as the conventions for generative AI have it."""
+        severity = call.verdict.severity if call.verdict is not None else None
+        result: dict[str, Any] = {
+            EVALUATION_NAME: call.reads.attributes[EVALUATION_NAME],
+            "gen_ai.evaluation.score.value": score,
+            "gen_ai.evaluation.score.label": severity or "none",
+        }
+        return self._event("gen_ai.evaluation.result", result, now)
 
     def _parent(self, call: Call) -> SpanContext | None:
         """The caller's span, None where there is none."""
@@ -132,6 +148,14 @@ class SpanSink(Sink):
             return None
         parent = self._context(trace, span, is_remote=True, trace_flags=self._sampled)
         return parent if parent.is_valid else None
+
+
+def _of_method(method: str) -> dict[str, str]:
+    """The attributes of a gRPC method, or of a route such as `POST /v1/score`."""
+    verb, _, route = method.partition(" ")
+    if route:
+        return {"http.request.method": verb, "http.route": route}
+    return {"rpc.system.name": "grpc", "rpc.method": method[1:]}
 
 
 def _is_graver(piece: Call) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,10 @@ class Tally:
         self.inputs: list[NDArray[np.float32]] = []
         self._signals: list[NDArray[np.float32]] = []
 
-    def add(self, batch: Scored, rows: int, alarmed: bool) -> None:
-        """Count a judged batch: so many rows, some of them `alarmed` or none."""
+    def add(self, batch: Scored, rows: int, alarmed: bool, versions: Sequence[tuple[str, int]] | None = None) -> None:
+        """Count a judged batch: so many rows, some of them `alarmed` or none. `versions`: runs of one version, where
+        they are known.
+        """
         if self._promise.sessions is not None:
             ended = batch.ended or ()
             self.rows += len(ended)
@@ -63,7 +65,7 @@ class Tally:
             self.by_detector.append(batch.scores)
             if batch.groups is not None:
                 self.groups += batch.groups
-            self._count_versions(batch)
+            self._count_versions(_versions_of(batch) if versions is None else versions)
             if self._watched is not None:
                 self._take_inputs(batch, rows)
         if alarmed or batch.groups is not None or self._in_order:
@@ -144,14 +146,12 @@ class Tally:
             if len(self._signals) >= WAITING:
                 self.projected()
 
-    def _count_versions(self, batch: Scored) -> None:
-        for call in batch.calls:
-            verdict = call.verdict
-            assert verdict is not None
-            rows = len(verdict.pvalues)
-            if self.versions and self.versions[-1][0] == verdict.version:
-                rows += self.versions.pop()[1]
-            self.versions.append((verdict.version, rows))
+    def _count_versions(self, runs: Iterable[tuple[str, int]]) -> None:
+        for version, rows in runs:
+            if self.versions and self.versions[-1][0] == version:
+                self.versions[-1] = version, self.versions[-1][1] + rows
+            else:
+                self.versions.append((version, rows))
 
     def _count_all(self, severities: Sequence[str | None], groups: Sequence[str] | None) -> None:
         promised = self._promise.groups
@@ -166,3 +166,11 @@ class Tally:
                 self.alarmed[group, severity] = self.alarmed.get((group, severity), 0) + 1
             if self._in_order:
                 self.sequence.append((group, severity))
+
+
+def _versions_of(batch: Scored) -> Iterator[tuple[str, int]]:
+    """The version of each call, and its rows."""
+    for call in batch.calls:
+        verdict = call.verdict
+        assert verdict is not None
+        yield verdict.version, len(verdict.pvalues)

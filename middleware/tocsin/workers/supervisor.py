@@ -31,6 +31,9 @@ from tocsin.ext_proc.health import COUNTED
 from tocsin.ext_proc.health import families as ext_proc_families
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint, open_endpoint
+from tocsin.opinions.health import families as opinion_families
+from tocsin.opinions.health import lasting_facts as lasting_opinions
+from tocsin.opinions.models import opinion_models
 from tocsin.recording import sampling
 from tocsin.relay.health import Facts, families, lasting_facts, summed_facts
 from tocsin.reloading import RELOAD_TIMEOUT, in_words, read_anew, reload_handler, within_deadline
@@ -56,7 +59,7 @@ class Supervisor:
         check_workers(config, guard)
         self.config = config
         self.guard = guard
-        self.metrics = PrometheusSink(guard.models)
+        self.metrics = PrometheusSink({**guard.models, **opinion_models(config)})
         self._path = path
         self._rest = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._rest)
@@ -151,9 +154,9 @@ class Supervisor:
     async def _reload(self) -> str:
         async with self._reloading:
             try:
-                config, models = await within_deadline(read_anew, self._path, self.guard)
+                config, models, promises = await within_deadline(read_anew, self._path, self.guard)
                 results = await asyncio.gather(*(worker.reload() for worker in self._workers.values()))
-                self.metrics.follow(models)
+                self.metrics.follow({**models, **promises})
                 self.guard.reconfigure(config, models)
             except Exception as error:
                 self._reloads["failed"] += 1
@@ -173,6 +176,7 @@ class Supervisor:
         facts = self._telemetry.facts() if self._telemetry is not None else {}
         every = summed_facts([self._retired, *(worker.relay for worker in self._workers.values()), facts])
         yield from (*families(every), *ext_proc_families(every), *event_families(every), *export_families(every))
+        yield from opinion_families(every)
         yield from sampling.families(every) if self.config.record is not None else ()
         up = GaugeMetricFamily("tocsin_workers", "Worker processes that are serving.")
         up.add_metric([], sum(worker.ready.is_set() for worker in self._workers.values()))
@@ -197,7 +201,13 @@ class Supervisor:
                 self._alarms += report["alarms"]
             processed = {name: counts for name, counts in worker.relay.items() if name in COUNTED}
             self._retired = summed_facts(
-                [self._retired, lasting_facts(worker.relay), sampling.lasting_facts(worker.relay), processed]
+                [
+                    self._retired,
+                    lasting_facts(worker.relay),
+                    sampling.lasting_facts(worker.relay),
+                    lasting_opinions(worker.relay),
+                    processed,
+                ]
             )
             worker.relay = {}
             code = await worker.gone()

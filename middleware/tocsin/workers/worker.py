@@ -61,7 +61,12 @@ class Reporter:
         sampled = sidecar.sample.facts() if sidecar.sample is not None else {}
         return {
             "metrics": sidecar.metrics.drain(),
-            "relay": sidecar.relay.facts() | processed | sidecar.events.facts() | sent | sampled,
+            "relay": sidecar.relay.facts()
+            | processed
+            | sidecar.events.facts()
+            | sent
+            | sampled
+            | sidecar.opinions.facts(),
             "alarms": sidecar.events.news(),
         }
 

@@ -46,8 +46,8 @@ def test_each_class_alarms_by_its_own_law_and_not_by_that_of_all() -> None:
         pooled_alarms += int((promise.joint(fresh)[hardest] > promise.thresholds["alarm"]).sum())
         pooled.append((promise.laws["alarm"], int(hardest.sum())))
     assert {"0", "1", "2"} <= set(laws)
-    for name, of_class in laws.items():
-        pmf = total_of(of_class)
+    for name, several in laws.items():
+        pmf = total_of(several)
         assert min(too_many(pmf, alarms[name]), too_few(pmf, alarms[name])) > FAILURE, name
     assert too_many(total_of(pooled), pooled_alarms) < FAILURE
 

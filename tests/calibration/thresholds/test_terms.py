@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,7 +130,8 @@ def blocks(scores: np.ndarray, calibration: int, fresh: int) -> list[tuple[np.nd
 
 def test_every_group_keeps_a_promise_of_its_own_where_the_pooled_one_does_not() -> None:
     random = np.random.default_rng(4)
-    alarms, laws, pooled = Counter[str](), {"a": [], "b": []}, Counter[str]()
+    alarms, pooled = Counter[str](), Counter[str]()
+    laws: dict[str, list[Any]] = {"a": [], "b": []}
     fresh = 400
     for seed in range(40):
         groups = random.choice(["a", "b"], 3_000, p=[0.7, 0.3])

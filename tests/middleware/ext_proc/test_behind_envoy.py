@@ -9,7 +9,7 @@ import grpc
 import pytest
 from benchmarks.harness import ranker as acme
 from benchmarks.harness.parts import running
-from tests.middleware.test_positions import POLICIES, SCENARIOS
+from tests.middleware.inprocess.test_positions import POLICIES, SCENARIOS
 from tests.positions import ANSWERS, ask, config, positioned
 
 pytestmark = pytest.mark.long

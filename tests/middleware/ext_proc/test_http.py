@@ -90,10 +90,14 @@ def test_documents_are_byte_exact_and_their_verdict_is_a_header(
         assert head.status_code == 200 and head.content == b""
 
 
-def test_what_cannot_be_judged_is_refused_where_it_must_not_pass(tokens: Path, tmp_path: Path) -> None:
-    with behind_envoy(tokens, tmp_path, "enforce", DUPLEX, fail="closed") as (url, _):
+@pytest.mark.parametrize("modes", [DUPLEX, BUFFERED], ids=["duplex", "buffered"])
+def test_what_cannot_be_judged_is_refused_where_it_must_not_pass(
+    modes: dict[str, str], tokens: Path, tmp_path: Path
+) -> None:
+    with behind_envoy(tokens, tmp_path, "enforce", modes, fail="closed") as (url, _):
         response = ask(url, "broken")
         assert response.status_code == 503 and "error" in response.json()
+        assert (ask(url, "nothing").status_code, ask(url, "nothing").content) == (204, b"")
         assert ask(url, "safe").content == completion([USUAL] * 6)
 
 

@@ -34,7 +34,7 @@ def slow_down(here: Served) -> threading.Event:
         return judge(*given)
 
     guard.is_blocking = True
-    guard.judge = waits  # type: ignore[method-assign]
+    guard.judge = waits  # type: ignore[method-assign, assignment]
     return go_on
 
 
@@ -86,7 +86,7 @@ def test_a_processor_that_dies_leaves_a_status_and_no_wait(
         asking.start()
         processor = here.processor.sidecar.processor
         assert processor is not None
-        assert eventually(lambda: any(connection.streams for connection in processor.connections))
+        assert eventually(lambda: any(connection.streams for connection in processor.connections))  # type: ignore[attr-defined]
         assert eventually(lambda: processor.batcher._in_flight)
         for connection in list(processor.connections):
             here.processor.loop.call_soon_threadsafe(connection.cut_off, "memory")

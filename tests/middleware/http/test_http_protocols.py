@@ -189,7 +189,7 @@ def test_events_of_the_responses_api_are_judged_once() -> None:
         {"type": "response.output_text.done", "text": "ab", "logprobs": [*TOP, {"token": "b", "logprob": -2}]},
         {"type": "response.completed", "response": {"model": "m", "output": [{"content": [{"logprobs": TOP}]}]}},
     ]
-    content = b"".join(b"event: %s\ndata: %s\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in events)  # type: ignore[attr-defined]
+    content = b"".join(b"event: %s\ndata: %s\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in events)  # type: ignore[attr-defined, index]
     exchange = opened("openai", "POST /v1/responses", signals={"token_logprobs": "response.logprobs[].logprob"})
     (piece,) = pieces_of(exchange, content, {"content-type": "text/event-stream"})
     messages = [piece.reads.open(message, None) for message in (*piece.earlier, piece.response or b"")]

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from benchmarks.harness.chat import CHAT
 from benchmarks.harness.parts import Running
-from tests.middleware.http_relay.raw import CHAT, Upstream, calling, relayed, response
+from tests.middleware.http_relay.raw import Upstream, calling, relayed, response
 
 from tocsin.http_relay.bodies import BodyError, ChunkedBody, LengthBody
 from tocsin.http_relay.heads import CHUNKED, UNTIL_CLOSE, HeadError, read_request, read_response

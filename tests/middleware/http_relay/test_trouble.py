@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
-from benchmarks.harness.chat import stream
+from benchmarks.harness.chat import CHAT, stream
 from benchmarks.harness.parts import Running, running
 from tests.middleware.http_relay.raw import (
-    CHAT,
     FAR,
     PATIENCE,
     RESET,

@@ -3,6 +3,7 @@
 import os
 import signal
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,7 +48,7 @@ def data(tmp_path_factory):
     safe = safe_traffic(6_000)
     for at, rows in enumerate(np.array_split(np.arange(6_000), 5)):
         part = safe.take(rows)
-        columns = {f"signal.{name}": list(part[name]) for name in part}
+        columns: dict[str, Any] = {f"signal.{name}": list(part[name]) for name in part}
         columns["model"], columns["right"] = ["digits"] * len(rows), rows % 7 > 0
         pq.write_table(pa.table(columns), folder / f"{at}.parquet", row_group_size=500)
     return folder

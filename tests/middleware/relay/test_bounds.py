@@ -263,7 +263,7 @@ async def test_a_reset_right_behind_a_message_reaches_the_caller_after_it(bundle
     await asyncio.sleep(0.2)
     got = [f for f in frames_of(to_client.written) if f.stream_id == 1]
     assert [type(f) for f in got] == [HeadersFrame, DataFrame, RstStreamFrame]
-    assert got[2].error_code == 2 and not connection.streams
+    assert isinstance(got[2], RstStreamFrame) and got[2].error_code == 2 and not connection.streams
 
 
 async def test_what_follows_the_reset_of_a_call_is_not_handed_on(bundle: Path) -> None:

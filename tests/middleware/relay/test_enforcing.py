@@ -311,7 +311,8 @@ def test_a_caller_who_leaves_frees_what_was_held(bundle: Path) -> None:
             call = channel.stream_stream(STREAM_INFER)(hold, timeout=60)
             time.sleep(0.4)
             call.cancel()
-        until(lambda: not any(c.streams for c in relay.sidecar.relay.context.connections))
+        connections: Any = relay.sidecar.relay.context.connections
+        until(lambda: not any(connection.streams for connection in connections))
         until(lambda: relay.sidecar.relay.context.memory.remaining == relay.sidecar.config.max_memory)
         assert ask(relay, b"safe 1")[0] == ANSWERS[b"safe 1"]
 

@@ -18,7 +18,16 @@ import grpc
 import pytest
 from benchmarks.harness.by_hand import fields, until, upstream
 from benchmarks.harness.model_server import model_server
-from benchmarks.harness.parts import INFER, at_once, free_port, inference, running, safe_traffic, settings
+from benchmarks.harness.parts import (
+    INFER,
+    TRIES_AGAIN_SOON,
+    at_once,
+    free_port,
+    inference,
+    running,
+    safe_traffic,
+    settings,
+)
 from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
 
 import tocsin
@@ -244,7 +253,7 @@ def test_sigterm_drains_the_command(bundle: Path, tmp_path: Path) -> None:
         )
         command = [sys.executable, "-m", "tocsin", "serve", "-c", str(config)]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=at_once()) as process:
-            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            with grpc.insecure_channel(f"127.0.0.1:{port}", TRIES_AGAIN_SOON) as channel:
                 call = channel.unary_unary("/test.Model/Unary")
                 assert call(b"up", timeout=60, wait_for_ready=True) == b"up"
                 slow = call.future(b"slow", metadata=(("sleep", "0.6"),), timeout=60)

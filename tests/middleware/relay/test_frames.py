@@ -38,7 +38,7 @@ def test_header_frames_hold_the_block_whatever_the_limit(block: bytes, largest: 
         encoded = encoded[9 + length :]
         parsed.append(frame)
         assert length <= largest and frame.stream_id == 5
-    assert b"".join(frame.data for frame in parsed) == block
+    assert b"".join(frame.data for frame in parsed if isinstance(frame, (HeadersFrame, ContinuationFrame))) == block
     assert isinstance(parsed[0], HeadersFrame) and ("END_STREAM" in parsed[0].flags) == end_stream
     assert all(isinstance(frame, ContinuationFrame) for frame in parsed[1:])
     assert ["END_HEADERS" in frame.flags for frame in parsed] == [False] * (len(parsed) - 1) + [True]

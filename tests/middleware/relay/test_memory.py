@@ -20,6 +20,7 @@ from tocsin.configuration.config import Config
 from tocsin.grpc_wire.deframer import framed
 from tocsin.http2.frames import PREFACE
 from tocsin.judgement.model import GuardedModel
+from tocsin.relay.endpoint import Endpoint
 from tocsin.relay.managed import ManagedConnection
 from tocsin.relay.transparent import TransparentConnection
 from tocsin.verdict import ROWS_TOLD
@@ -70,9 +71,10 @@ def test_a_connection_that_has_ended_is_forgotten(
             elif first == "upstream":
                 assert before
                 for connection in list(relay.sidecar.relay.context.connections):
-                    assert connection.upstream.transport is not None
-                    relay.loop.call_soon_threadsafe(connection.upstream.transport.abort)
-                del connection
+                    upstream: Endpoint = connection.upstream  # type: ignore[attr-defined]
+                    assert upstream.transport is not None
+                    relay.loop.call_soon_threadsafe(upstream.transport.abort)
+                del connection, upstream
             assert gone(before)
             channel.close()
 

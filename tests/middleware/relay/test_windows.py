@@ -168,7 +168,7 @@ HELLO = SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize
 def answer(stream: int, content: bytes) -> bytes:
     head = block([(":status", "200"), ("content-type", "application/grpc")])
     tail, message = block([("grpc-status", "0")]), framed(content)
-    frames = [
+    frames: list[Frame] = [
         HeadersFrame(stream, data=head, flags=["END_HEADERS"]),
         *(DataFrame(stream, data=message[at : at + 16_000]) for at in range(0, len(message), 16_000)),
         HeadersFrame(stream, data=tail, flags=["END_HEADERS", "END_STREAM"]),

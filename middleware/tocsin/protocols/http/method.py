@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
+import msgspec
+
 from tocsin.protocols.field_signals import Alternatives, document_signal
 from tocsin.protocols.field_values import Array, Find
 from tocsin.protocols.http.ask import JsonAsk, JsonEdit
@@ -51,7 +53,8 @@ class JsonMethod:
     `response.PATH`, `metadata.HEADER` or `path.NAME` of the route; `stream` how responses may be streamed, None where
     they are not; `content` where a stream's message carries something to judge; `sequence` the path of the number of
     parallel answers, each of which is judged by itself; `signals` are places that users need not name; `asks` what it
-    can be asked for; `error` the body of an error, and `error_event` its event in streams.
+    can be asked for; `texts` are where the texts of request and response are; `error` the body of an error, and
+    `error_event` its event in streams.
 
     Raises ValueError where a path is none.
     """
@@ -70,11 +73,13 @@ class JsonMethod:
         asks: JsonAsk | None = None,
         alternatives: Alternatives | None = None,
         attributes: Mapping[str, str] | None = None,
+        texts: tuple[str, str] = ("", ""),
         error: Mapping[str, Any] | None = None,
         error_event: str = "",
     ) -> None:
         self.name = route
         self.attributes: Mapping[str, str] = dict(attributes or {})
+        self.texts = texts
         self.stream = stream or StreamFormat()
         self.streams = stream is not None
         self.requests_stream = self.in_turn = self.stops = False
@@ -167,6 +172,13 @@ class JsonMethod:
         """The document in a body with these header fields."""
         del headers, side
         return content
+
+    def decoded(self, content: bytes, side: str) -> Any:
+        """All of a message, as Python's values. Raises Unscored `undecodable`."""
+        try:
+            return msgspec.json.decode(content)
+        except (msgspec.DecodeError, RecursionError, ValueError) as error:
+            raise Unscored("undecodable", f"the {side} is no JSON ({type(error).__name__})") from None
 
     def members(self, message: bytes, names: Sequence[str]) -> dict[str, bytes]:
         """The bytes of these members of a document. Raises Unscored `undecodable`."""

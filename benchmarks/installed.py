@@ -1,0 +1,146 @@
+"""What a user installs: each wheel in an empty environment, guarding a real server, with its sizes and start times.
+
+make dist                                          # builds dist/, and ends with this
+python -m benchmarks.installed --json installed.json
+
+Dependencies come from the index that pip is configured with. Times are CPU seconds, user and system, medians of
+processes that begin anew.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import tempfile
+import venv
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+import yaml
+from rich.table import Table
+
+import tocsin
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, SIGNALS, at_once, free_port, inference, quick_bundle, safe_traffic
+from benchmarks.report import Check, arguments, at_most, console, finish
+
+IMPORT_SECONDS, COMMAND_SECONDS = 0.5, 0.4
+MB = 1e6
+
+
+class InstalledWheel(NamedTuple):
+    """One wheel, installed."""
+
+    wheel_mb: float
+    own_mb: float  # of the installed project
+    all_mb: float  # with its dependencies, without pip
+    version: str
+    import_s: float
+    command_s: float
+    served: str  # what its relay said when it began
+
+
+def main() -> None:
+    """Install, measure, print and check."""
+    options = arguments(
+        __doc__ or "",
+        folder={"type": Path, "default": Path("dist"), "help": "where the wheels are"},
+        rounds={"type": int, "default": 9, "help": "processes that are timed"},
+    )
+    wheels = sorted(options.folder.glob("*.whl"))
+    if not wheels:
+        raise SystemExit(f"no wheels in {options.folder}: `make dist` builds them")
+    results: dict[str, Any] = {}
+    checks: list[Check] = []
+    table = Table(
+        "wheel", "wheel, MB", "installed, MB", "with all it needs, MB", "import tocsin, CPU s", "tocsin --help, CPU s"
+    )
+    for wheel in wheels:
+        with tempfile.TemporaryDirectory() as folder:
+            measured = _installed(wheel, Path(folder), options.rounds)
+        results[wheel.name] = measured._asdict()
+        times = f"{measured.import_s:.2f}", f"{measured.command_s:.2f}"
+        table.add_row(wheel.name, *(f"{size:.1f}" for size in measured[:3]), *times)
+        pure = wheel.name.endswith("-none-any.whl")
+        says_so = "(compiled)" in measured.version and "(compiled)" in measured.served
+        checks.append(Check(f"{wheel.name}: is compiled", float(says_so), "0" if pure else "1", says_so != pure))
+        checks.append(at_most(f"{wheel.name}: import, s", measured.import_s, IMPORT_SECONDS))
+        checks.append(at_most(f"{wheel.name}: tocsin --help, s", measured.command_s, COMMAND_SECONDS))
+    console.print(table)
+    finish(results, checks, options.json)
+
+
+def _installed(wheel: Path, folder: Path, rounds: int) -> InstalledWheel:
+    venv.create(folder / "env", with_pip=True)
+    python = folder / "env" / "bin" / "python"
+    _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel.resolve())
+    _run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "pip", "setuptools")
+    (packages,) = (folder / "env" / "lib").glob("python*/site-packages")
+    own_bytes = sum(_size(path) for path in packages.glob("*tocsin*"))
+    command = python.with_name("tocsin")
+    version = _run(command, "--version").strip()
+    import_s = _cpu_seconds(rounds, python, "-c", "import tocsin; tocsin.Guard")
+    command_s = _cpu_seconds(rounds, command, "--help")
+    served = _served(command, folder)
+    return InstalledWheel(
+        wheel.stat().st_size / MB, own_bytes / MB, _size(packages) / MB, version, import_s, command_s, served
+    )
+
+
+def _served(command: Path, folder: Path) -> str:
+    """What the installed relay logs when it begins; it must judge a real server's response as well."""
+    quick_bundle(folder / "quick.tocsin")
+    answer, port = inference(safe_traffic(1), slice(0, 1)), free_port()
+    with model_server() as (model, address):
+        model.answers = {b"safe": answer}
+        config = {
+            "listen": f"127.0.0.1:{port}", "upstream": address, "mode": "annotate", "metrics": None, "admin": None,
+            "scoring_budget": "60s", "models": {"digits": {"bundle": "quick.tocsin", "signals": SIGNALS}},
+        }  # fmt: skip
+        (folder / "tocsin.yaml").write_text(yaml.safe_dump(config))
+        environment = {name: value for name, value in at_once().items() if name != "PYTHONPATH"}
+        serving = subprocess.Popen(
+            [command, "serve"], cwd=folder, stderr=subprocess.PIPE, text=True, env=environment
+        )  # fmt: skip
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                ask = channel.unary_unary(INFER)
+                response, call = ask.with_call(b"safe", timeout=60, wait_for_ready=True)
+        finally:
+            serving.terminate()
+            _, log = serving.communicate(timeout=60)
+    verdict = tocsin.verdict(call)
+    if response != answer or verdict is None or verdict.unscored is not None:
+        raise SystemExit(f"{command} did not judge a response: {verdict}\n{log}")
+    return log
+
+
+def _size(folder: Path) -> int:
+    """Bytes of a file, or of the files in a folder, without bytecode."""
+    files = (path for path in (folder, *folder.rglob("*")) if path.is_file() and path.suffix != ".pyc")
+    return sum(path.stat().st_size for path in files)
+
+
+def _cpu_seconds(rounds: int, *command: str | Path) -> float:
+    times = []
+    for _ in range(rounds + 1):  # the first writes bytecode
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        _run(*command)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    return statistics.median(times[1:])
+
+
+def _run(*command: str | Path) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))}: {done.stderr}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The relay's own CPU with second opinions on, beside the same relay without.
+
+python -m benchmarks.second_opinion --json second_opinion.json
+
+The response is a chat completion of 4 KB with log-probabilities from nginx, the load generator h2load over HTTP/1.1,
+the judge a stand-in in this process. CPU is that of the relay's process with all of its threads, those that ask the
+judge too. The ways take turns within each round; of each, the least of all rounds counts, because whatever else runs on
+the machine only adds to it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from rich.table import Table
+
+from benchmarks.compiled import kinds, named
+from benchmarks.dataplane.hops import Hop, missing, start_relay
+from benchmarks.dataplane.load import Shape
+from benchmarks.harness.chat import tokens_bundle
+from benchmarks.harness.judge_server import judge_server
+from benchmarks.http_reading import of_four_kilobytes
+from benchmarks.http_relay import run, start_nginx
+from benchmarks.report import Check, arguments, at_most, console, finish
+
+SHAPE, WARM_UP = Shape(16, 16, 8_000), Shape(16, 16, 500)
+LIMIT = 1.03  # times the CPU of the relay without second opinions
+OFF, PER_CENT, EVERY = "off", "1% of the calls", "every call"
+SHARES = {PER_CENT: 0.01, EVERY: 1.0}
+CALLS_PER_MINUTE = 60
+
+
+def main() -> None:
+    """Measure, print and check."""
+    options = arguments(__doc__ or "", rounds={"type": int, "default": 15, "help": "how often each way is measured"})
+    if lacking := missing():
+        raise SystemExit(f"this benchmark needs programs that are not installed: {lacking}")
+    started: list[Hop] = []
+    with tempfile.TemporaryDirectory(prefix="tocsin-second-opinion-") as folder:
+        try:
+            costs, judged = measure(Path(folder), options.rounds, started)
+        finally:
+            for hop in started:
+                if hop.process is not None:
+                    hop.process.terminate()
+                    hop.process.wait(60)
+    ratios = {name: _ratio(costs, name) for name in costs}
+    table = Table(
+        "second opinion", "CPU, us a request", "median", "of the relay without", title="16x16: a completion of 4 KB"
+    )
+    for name, values in costs.items():
+        table.add_row(name, f"{min(values):.1f}", f"{median(values):.1f}", f"{ratios[name]:.3f}")
+    console.print(table, f"the judge was asked {judged:,} times", sep="\n")
+    checks: list[Check] = [
+        at_most(f"{name}: CPU, of the relay without", ratio, LIMIT)
+        for name, ratio in ratios.items()
+        if PER_CENT in name
+    ]
+    finish({"cpu_us": costs, "ratios": ratios, "judge_calls": judged}, checks, options.json)
+
+
+def measure(work: Path, rounds: int, started: list[Hop]) -> tuple[dict[str, list[float]], int]:
+    """Microseconds of CPU a request of each way, round by round, and how often the judge was asked."""
+    tokens_bundle(work / "bench.tocsin")
+    (work / "answer.json").write_bytes(of_four_kilobytes(True))
+    request = work / "request.json"
+    request.write_text(json.dumps({"model": "m", "messages": [{"role": "user", "content": "a question"}]}))
+    answering = f"root {work}; default_type application/json; rewrite ^ /answer.json break;"
+    upstream = start_nginx(work, "upstream", answering)
+    started.append(upstream)
+    with judge_server(lambda prompt: {"5": 0.9, "1": 0.1}) as judge:
+        for compiled in kinds():
+            for name in (OFF, *SHARES):
+                model = {"protocol": "openai", "bundle": f"{work}/bench.tocsin"}
+                if name in SHARES:
+                    model["second_opinion"] = {  # type: ignore[assignment]
+                        "judge": {"url": judge.url, "model": "judge"}, "opinions": {"rating": {"kind": "rating"}},
+                        "share": SHARES[name], "calls_per_minute": CALLS_PER_MINUTE,
+                    }  # fmt: skip
+                settings = f"  m: {json.dumps(model)}\n"
+                label, more = named(name, compiled), "scoring_budget: 1s\n"
+                file_name = label.replace("%", "")
+                hop = start_relay(file_name, work, upstream.port, "annotate", settings, more, compiled=compiled)
+                hop.name = label
+                started.append(hop)
+        costs: dict[str, list[float]] = {hop.name: [] for hop in started[1:]}
+        for turn in range(rounds + 1):  # the first warms up
+            relays = started[1:] if turn % 2 else started[:0:-1]
+            for hop in relays:
+                row = run(hop, request, SHAPE if turn else WARM_UP)
+                if turn:
+                    costs[hop.name].append(row.cpu_us)
+        return costs, len(judge.prompts)
+
+
+def _ratio(costs: dict[str, list[float]], name: str) -> float:
+    """A way's CPU, of that of the same build without second opinions."""
+    build = name.partition(", ")[2]
+    return min(costs[name]) / min(costs[named(OFF, compiled=bool(build))])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Settings of a second opinion: which calls, whom to ask, what to ask, and how much of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, HttpUrl, model_validator
+
+from tocsin.configuration.fields import Duration
+
+NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"  # of an opinion: its score is a signal of that name
+
+
+def opinion_model(model: str, opinion: str) -> str:
+    """The name under which an opinion of a model is judged and counted, as a model of its own."""
+    return f"{model}:{opinion}"
+
+
+class JudgeModelConfig(BaseModel):
+    """A model that judges answers, behind an OpenAI-compatible API."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: HttpUrl = Field(description="The API, such as http://127.0.0.1:30000/v1.")
+    model: str = Field(description="The judge's name there.")
+    key_env: str | None = Field(
+        None, description="The environment variable that holds the API key; null: no key is sent."
+    )
+    ca: Path | None = Field(None, description="A PEM file of authorities to trust; null: the system's.")
+
+
+class _Opinion(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: Path | None = Field(
+        None, description="A file with the prompt, in which names in braces are filled in; null: the prompt that ships."
+    )
+    bundle: Path | None = Field(
+        None, description="The promise for this opinion's score, made by `tocsin promise`; null: scores only."
+    )
+
+    def resolve(self, folder: Path) -> None:
+        """Make paths relative to a folder."""
+        self.prompt = self.prompt and folder / self.prompt
+        self.bundle = self.bundle and folder / self.bundle
+
+
+class RatingConfig(_Opinion):
+    """A rating, as the probabilities of all ratings."""
+
+    kind: Literal["rating"] = Field(description="A rating, as the probabilities of all ratings.")
+    ratings: int = Field(5, ge=2, le=9, description="Ratings go from 1 (worst) to this.")
+    score: Literal["expectation", "entropy"] = Field(
+        "expectation",
+        description="expectation: by how many points the expected rating falls short of the best; entropy: how "
+        "undecided the judge is, in nats.",
+    )
+
+
+class RubricConfig(_Opinion):
+    """A rating by a rubric, with the reasons written first."""
+
+    kind: Literal["rubric"] = Field(description="A rating by a rubric; the judge writes its reasons first.")
+    rubric: Path = Field(description="A file with what to rate and what each rating means.")
+    ratings: int = Field(5, ge=2, le=9, description="Ratings go from 1 (worst) to this.")
+    tokens: int = Field(512, ge=1, le=32_768, description="Tokens that reasons and rating may take.")
+
+    def resolve(self, folder: Path) -> None:
+        """Make paths relative to a folder."""
+        super().resolve(folder)
+        self.rubric = folder / self.rubric
+
+
+class ChecklistConfig(_Opinion):
+    """Questions with the answer yes or no."""
+
+    kind: Literal["checklist"] = Field(description="Questions that the judge answers with yes or no.")
+    questions: list[str] = Field(
+        min_length=1, max_length=50, description="The questions; yes is good. Each is one call of the judge."
+    )
+
+
+class ReferenceConfig(_Opinion):
+    """The answer beside a reference, in both orders."""
+
+    kind: Literal["reference"] = Field(description="The answer beside a reference answer, in both orders.")
+    references: Path | None = Field(
+        None,
+        description="JSON lines of {question, answer} with references for known questions; other questions are not "
+        "asked about. null: the judge answers each question itself first.",
+    )
+    tokens: int = Field(512, ge=1, le=32_768, description="Tokens that the judge's own answer may take.")
+
+    def resolve(self, folder: Path) -> None:
+        """Make paths relative to a folder."""
+        super().resolve(folder)
+        self.references = self.references and folder / self.references
+
+
+OpinionConfig = Annotated[RatingConfig | RubricConfig | ChecklistConfig | ReferenceConfig, Field(discriminator="kind")]
+
+
+class SecondOpinionConfig(BaseModel):
+    """What a judge model thinks of a sample of answers, asked off the response's path. Questions and answers are sent
+    to the judge.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    judge: JudgeModelConfig = Field(description="The model that judges.")
+    opinions: dict[Annotated[str, Field(pattern=NAME)], OpinionConfig] = Field(
+        min_length=1, description="What it is asked, by name: rating, rubric, checklist or reference."
+    )
+    share: float = Field(0.01, ge=0, le=1, description="The share of calls that is drawn at random.")
+    alarmed: bool = Field(False, description="Ask about every alarmed call too, beside those that are drawn.")
+    sampling_key: Path | None = Field(
+        None,
+        description="A file with the key that draws calls by their trace, so that replicas draw the same; null: a key "
+        "of this process.",
+    )
+    question: str = Field("", description="Where the request's text is, such as request.messages; presets know it.")
+    answer: str = Field("", description="Where the response's text is, such as response.text; presets know it.")
+    calls_per_minute: int = Field(60, ge=1, description="Calls of the judge a minute, at most, of all workers.")
+    timeout: Duration = Field(
+        timedelta(seconds=30), gt=timedelta(0), description="How long one call of the judge may take."
+    )
+    concurrent: int = Field(4, ge=1, le=64, description="Calls of the judge at a time, of each worker.")
+    queue: int = Field(100, ge=1, le=100_000, description="Calls that may wait to be asked about; further are lost.")
+    max_wait: Duration = Field(
+        timedelta(minutes=5), description="A call that has waited for so long is not asked about any more."
+    )
+    max_text: ByteSize = Field(
+        ByteSize(256 << 10), ge=1, description="Calls whose messages are larger are not asked about."
+    )
+    scores: Path | None = Field(
+        None, description="A file of JSON lines that gets every score, without texts; for `tocsin promise`."
+    )
+
+    @model_validator(mode="after")
+    def _asks_somebody(self) -> SecondOpinionConfig:
+        if not self.share and not self.alarmed:
+            raise ValueError("share: of no call is an opinion asked: set share, or alarmed: true")
+        return self
+
+    def resolve(self, folder: Path) -> None:
+        """Make paths relative to a folder."""
+        self.judge.ca = self.judge.ca and folder / self.judge.ca
+        self.sampling_key = self.sampling_key and folder / self.sampling_key
+        self.scores = self.scores and folder / self.scores
+        for opinion in self.opinions.values():
+            opinion.resolve(folder)

@@ -1,0 +1,304 @@
+"""The upstream connection of a caller's, and the responses that come on it.
+
+It is opened for the first request, and anew for the next where a response was ended before the upstream had ended it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from tocsin.exchange.replies import Reply
+from tocsin.http_relay.bodies import Body, BodyError, OpenBody, body_of
+from tocsin.http_relay.context import RelayedResponse, ResponseHost
+from tocsin.http_relay.heads import HEAD_END, HeadError, ResponseHead, read_response
+from tocsin.http_relay.passing import PassedResponse
+from tocsin.http_relay.replies import refusal
+from tocsin.http_relay.request import RelayedRequest
+from tocsin.http_relay.response import GuardedResponse
+from tocsin.http_relay.sides import Side, SideHost
+from tocsin.relay.context import RelayContext
+from tocsin.relay.listening import Port
+
+
+class UpstreamHost(ResponseHost):
+    """A connection, as its upstream knows it."""
+
+    relay: RelayContext
+    port: Port
+
+    @property
+    def request(self) -> RelayedRequest | None:
+        """The request that is under way."""
+        raise NotImplementedError
+
+    @property
+    def awaits_response(self) -> bool:
+        """Whether its response is not sent yet."""
+        raise NotImplementedError
+
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether the upstream has changed to another protocol, which passes unread."""
+        raise NotImplementedError
+
+    def answer(self, reply: Reply) -> None:
+        """Answer the request that is under way, in place of the upstream."""
+        raise NotImplementedError
+
+    def become_tunnel(self, head: bytes, rest: bytes) -> None:
+        """Both sides have agreed to speak something else, of which `rest` has come already."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End the caller's connection."""
+        raise NotImplementedError
+
+    def pace(self) -> None:
+        """Read as fast as the other side takes it."""
+        raise NotImplementedError
+
+
+class UpstreamLink:
+    """An upstream connection. `response` is the one that is under way, `keeps` whether another may follow it here."""
+
+    def __init__(self, host: UpstreamHost) -> None:
+        self.side: Side | None = None
+        self.response: RelayedResponse | None = None
+        self.keeps = True
+        self._host = host
+        self._relay = host.relay
+        self._socket = _UpstreamSocket(self, host)
+        self._connecting: asyncio.Task[None] | None = None
+        self._unread = b""
+        self._body: Body | None = None  # the response's
+        self._is_reused = False  # it has answered before
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for a socket."""
+        return 0 if self.side is None else self.side.unsent
+
+    # -- opening and closing
+
+    def open(self) -> None:
+        """Connect, where there is no connection."""
+        if self.side is None:
+            self._is_reused = False
+            self._unread = b""
+            side = self.side = Side(self._socket)
+            self._connecting = asyncio.get_running_loop().create_task(self._connect(side))
+
+    def send(self, content: bytes) -> None:
+        """Send bytes of a request."""
+        self.open()
+        if self.side is not None:
+            self.side.write(content)
+
+    async def _connect(self, side: Side) -> None:
+        relay, port = self._relay, self._host.port
+        upstream = port.listener.upstream
+        try:
+            async with asyncio.timeout(relay.config.connect_timeout.total_seconds()):
+                await port.connect_upstream(lambda: side, is_http1=True)
+        except TimeoutError:
+            self._on_unreachable(side, f"upstream {upstream} did not answer the connection in time")
+        except OSError as error:
+            why = relay.descriptors.explain(error) or f"upstream {upstream} cannot be reached"
+            self._on_unreachable(side, f"{why}: {error.strerror or error}")
+        else:
+            if side is not self.side:
+                side.abort()
+            self._host.pace()
+
+    def _on_unreachable(self, side: Side, reason: str) -> None:
+        self._relay.upstream_failed(reason)
+        self._host.port.doubt_upstream()
+        if side is not self.side:
+            return
+        self.side = None
+        request = self._host.request
+        if request is None:
+            return
+        self._give_up_call(request)
+        self._host.answer(refusal(503, "UPSTREAM", reason))
+
+    def drop(self) -> None:
+        """End the connection, whatever the upstream still sends."""
+        side, self.side = self.side, None
+        self._unread = b""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        if side is not None:
+            side.is_closed = True
+            side.abort()
+
+    def on_gone(self, side: Side) -> None:
+        """The upstream's socket is gone."""
+        if side is not self.side:
+            return
+        self.side = None
+        host = self._host
+        host.port.doubt_upstream()
+        request = host.request
+        if host.is_tunnel or request is None:
+            host.close()
+        elif self._body is not None:
+            if isinstance(self._body, OpenBody):
+                self._on_complete()
+            else:
+                self._lose_response()
+        elif self.response is None and host.awaits_response and not request.waits:
+            self._on_no_answer(request)
+
+    def _on_no_answer(self, request: RelayedRequest) -> None:
+        """The upstream has gone without a response."""
+        self._give_up_call(request)
+        if self._is_reused:  # it closes what is idle: callers know that, and send the request again by themselves
+            self._host.close()
+            return
+        reason = f"upstream {self._host.port.listener.upstream} closed the connection without a response"
+        self._relay.upstream_failed(reason)
+        self._host.answer(refusal(502, "UPSTREAM", reason))
+
+    def _give_up_call(self, request: RelayedRequest) -> None:
+        if request.exchange is not None:
+            self._relay.guard.on_call_closed(request.exchange.call)
+
+    # -- responses
+
+    def on_data(self, data: bytes) -> None:
+        """Bytes of the upstream."""
+        if self._host.is_tunnel:
+            self._host.write(data)
+            return
+        self._unread = self._unread + data if self._unread else data
+        while self._unread and self.side is not None:
+            if not self._host.awaits_response or (self.response is not None and self._body is None):
+                self._on_desynchronised()
+                return
+            if self._body is None:
+                if not self._read_head():
+                    return
+            elif not self._read_body(self._body):
+                return
+
+    def _on_desynchronised(self) -> None:
+        """The upstream answers what nobody asked: whose that would be to the next request cannot be known."""
+        self._relay.not_understood["malformed"] += 1
+        if self._host.request is None or self.response is None:
+            self._host.close()
+        else:  # the response is there, and waits: the connection is of no use behind it
+            self.drop()
+
+    def _read_head(self) -> bool:
+        """Read the head of a response, where there is a whole one; whether there was."""
+        host, request, unread = self._host, self._host.request, self._unread
+        assert request is not None
+        end = unread.find(HEAD_END)
+        longest = self._relay.longest_headers
+        try:
+            if end < 0 and len(unread) <= longest:
+                return False
+            if end < 0:
+                raise HeadError(502, f"the head of the upstream's response has more than {longest:,} bytes")
+            head = read_response(unread[: end + 4], request.head.verb)
+            if head.status == 101 and not request.upgrades:
+                raise HeadError(502, "the upstream changes to another protocol unasked")
+        except HeadError as error:
+            self._relay.not_understood["malformed"] += 1
+            self._give_up_call(request)
+            host.answer(refusal(502, "UPSTREAM", str(error)))
+            return False
+        self._unread = unread[end + 4 :]
+        if head.status == 101:
+            rest, self._unread = self._unread, b""
+            host.become_tunnel(head.raw, rest)
+            return False
+        if head.is_interim:
+            if request.head.minor == 1:
+                host.write(head.raw)
+            return True
+        self._begin(request, head)
+        return True
+
+    def _begin(self, request: RelayedRequest, head: ResponseHead) -> None:
+        """A response begins."""
+        self.keeps = head.keeps_alive
+        self._is_reused = True
+        body = self._body = body_of(head.length, self._relay.longest_headers)
+        exchange = request.exchange
+        response: RelayedResponse
+        if exchange is None:
+            response = PassedResponse(self._host, head, body)
+        else:
+            response = GuardedResponse(self._relay, self._host, exchange, request.head, request.again, head, body)
+        self.response = response
+        response.on_head()
+        if body.is_done:
+            self._on_complete()
+
+    def _read_body(self, body: Body) -> bool:
+        """Read on in the body of a response; whether it has ended."""
+        response = self.response
+        assert response is not None
+        try:
+            raw, content, self._unread = body.feed(self._unread)
+        except BodyError:
+            self._relay.not_understood["malformed"] += 1
+            self._lose_response()
+            return False
+        response.on_body(raw, content)
+        if not body.is_done:
+            return False
+        if self._body is body:
+            self._on_complete()
+        return True
+
+    def _on_complete(self) -> None:
+        """All of the response has come."""
+        response, self._body = self.response, None
+        assert response is not None
+        if self._unread:  # it would be taken for the answer to the next request
+            self._relay.not_understood["malformed"] += 1
+            self._unread = b""
+            self.keeps = False
+        response.on_end()
+        if not self.keeps:
+            self.drop()
+
+    def _lose_response(self) -> None:
+        response, self._body = self.response, None
+        self.drop()
+        if response is not None:
+            response.on_lost()
+
+    def forget_response(self) -> bool:
+        """Nothing more is done about the response; whether all of it had come, as far as that was begun."""
+        body, self.response, self._body = self._body, None, None
+        return body is None or body.is_done
+
+
+class _UpstreamSocket(SideHost):
+    """A link, as its socket knows it; one that was dropped has nothing to say any more."""
+
+    def __init__(self, link: UpstreamLink, host: UpstreamHost) -> None:
+        self._link = link
+        self._host = host
+        self.memory = host.memory
+
+    def on_connected(self, side: Side) -> None:
+        pass
+
+    def on_data(self, side: Side, data: bytes) -> None:
+        if side is self._link.side:
+            self._link.on_data(data)
+
+    def on_half_closed(self, side: Side) -> bool:
+        return False
+
+    def on_closed(self, side: Side) -> None:
+        self._link.on_gone(side)
+
+    def on_paused(self, side: Side, *, is_paused: bool) -> None:
+        self._host.pace()

@@ -1,0 +1,190 @@
+"""Asks a judge about the calls of one model: a bounded queue, and threads that nobody waits for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from tocsin.configuration.second_opinion import SecondOpinionConfig
+from tocsin.events.json_lines import JsonLines
+from tocsin.log_throttle import LogThrottle, and_more
+from tocsin.opinions.health import CALLS, LOST, MICROSECONDS, OpinionCounts
+from tocsin.opinions.judge_model import JudgeModel, PacedJudge
+from tocsin.opinions.lost import Lost
+from tocsin.opinions.opinion import Opinion
+from tocsin.opinions.pace import Pace
+from tocsin.protocols.texts import Conversation, Texts
+from tocsin.unscored import Unscored
+
+log = logging.getLogger("tocsin")
+
+Drawn = Literal["share", "alarm"]
+
+
+class DrawnCall(NamedTuple):
+    """A call to ask about: its messages, what drew it, and when (time.monotonic)."""
+
+    method: str
+    request: bytes | None
+    responses: Sequence[bytes]
+    version: str
+    trace: str
+    traceparent: str
+    response_id: str
+    drawn: Drawn
+    time: float
+
+
+class Questions(NamedTuple):
+    """What is asked about the calls of one model, and of whom; the key that draws them, None for the process's own, and
+    the file that gets scores.
+    """
+
+    config: SecondOpinionConfig
+    opinions: Mapping[str, Opinion]
+    texts: Mapping[str, Texts]  # by method
+    judge: JudgeModel
+    key: bytes | None = None
+    scores: JsonLines | None = None
+
+
+class AskingQueue:
+    """The calls of one model that wait to be asked about.
+
+    `on_scores` gets each call with the scores of its opinions, those that were given, and when asking began, in
+    nanoseconds of Unix time. `pace` is the budget of calls.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        questions: Questions,
+        pace: Pace,
+        counts: OpinionCounts,
+        on_scores: Callable[[DrawnCall, dict[str, float], int], None],
+    ) -> None:
+        self.model, self.questions, self.pace = model, questions, pace
+        self._counts, self._on_scores = counts, on_scores
+        self._waiting: deque[DrawnCall] = deque()
+        self._changed = threading.Condition()
+        self._retired = False  # no more calls are taken from here
+        self._ending = threading.Event()  # calls under way need not be waited for
+        self._is_closed = False
+        self._throttle = LogThrottle()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"tocsin-opinion-{model}", daemon=True)
+            for _ in range(questions.config.concurrent)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait."""
+        return len(self._waiting)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether some of its threads run."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def put(self, call: DrawnCall) -> None:
+        """Have a call asked about; it is lost where too many wait. Never blocks for long and never raises."""
+        with self._changed:
+            if len(self._waiting) < self.questions.config.queue and not self._retired:
+                self._waiting.append(call)
+                self._changed.notify()
+                return
+        self.lose("draining" if self._retired else "queue_full")
+
+    def lose(self, reason: str) -> None:
+        """No opinion of a call is given."""
+        for name in self.questions.opinions:
+            self._counts.add(LOST, self.model, name, reason)
+
+    def retire(self) -> list[DrawnCall]:
+        """Ask about no more calls but those under way. Returns the calls that waited."""
+        with self._changed:
+            self._retired = True
+            waiting, self._waiting = list(self._waiting), deque()
+            self._changed.notify_all()
+        return waiting
+
+    def end(self) -> None:
+        """The process ends: calls that wait are lost, and so are those under way that wait for their turn."""
+        waiting = self.retire()
+        self._ending.set()
+        for _ in waiting:
+            self.lose("draining")
+
+    def join(self, deadline: float) -> None:
+        """Wait for calls under way, at most until `deadline` (time.monotonic)."""
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._is_closed = True
+
+    def _run(self) -> None:
+        while (call := self._next_call()) is not None:
+            try:
+                self._ask(call, self.questions)
+            except Exception as error:
+                self.lose("failed")
+                at = traceback.extract_tb(error.__traceback__)[-1]  # its text might tell what the call said
+                self._log("failed", f"{type(error).__name__} in {Path(at.filename).name}, line {at.lineno}")
+
+    def _next_call(self) -> DrawnCall | None:
+        with self._changed:
+            while not self._waiting:
+                if self._retired:
+                    return None
+                self._changed.wait()
+            return self._waiting.popleft()
+
+    def _ask(self, call: DrawnCall, questions: Questions) -> None:
+        began = time.time_ns()
+        deadline = call.time + questions.config.max_wait.total_seconds()
+        try:
+            conversation = _texts_of(call, questions.texts)
+        except Lost as why:
+            self.lose(why.reason)
+            self._log(why.reason, str(why))
+            return
+        judge = PacedJudge(questions.judge, self.pace, deadline, self._ending, self._count_call)
+        scores: dict[str, float] = {}
+        for name, opinion in questions.opinions.items():
+            try:
+                scores[name] = opinion.ask(judge, conversation)
+            except Lost as why:
+                self._counts.add(LOST, self.model, name, why.reason)
+                self._log(why.reason, f"opinion {name}: {why}")
+        if scores and not self._is_closed:  # or nobody takes scores any more
+            self._on_scores(call, scores, began)
+
+    def _count_call(self, seconds: float) -> None:
+        self._counts.add(CALLS, self.model)
+        self._counts.add(MICROSECONDS, self.model, number=round(seconds * 1e6))
+
+    def _log(self, reason: str, what: str) -> None:
+        if reason != "draining" and (suppressed := self._throttle.admit(reason)) is not None:
+            log.warning("model %s: no second opinion (%s): %s%s", self.model, reason, what, and_more(suppressed))
+
+
+def _texts_of(call: DrawnCall, texts: Mapping[str, Texts]) -> Conversation:
+    """The texts of a call. Raises Lost."""
+    reader = texts.get(call.method)
+    if reader is None:
+        raise Lost("no_text", f"of {call.method} no text is known")
+    try:
+        conversation = reader.read(call.request, call.responses)
+    except Unscored as why:
+        raise Lost("no_text", str(why)) from None
+    if not conversation.question.strip() or not conversation.answer.strip():
+        side = "answer" if conversation.question.strip() else "question"
+        raise Lost("no_text", f"a call of {call.method} has no text of the {side}")
+    return conversation

@@ -1,0 +1,77 @@
+"""Counts of second opinions, as plain data and as Prometheus families."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from tocsin.opinions.lost import REASONS
+
+Facts = dict[str, dict[str, int]]  # metric -> label values, joined -> number
+
+SEPARATOR = "\x1f"  # between label values
+GIVEN, LOST, CALLS = "opinions_given", "opinions_lost", "judge_calls"
+MICROSECONDS = "judge_microseconds"
+WAITING = "opinions_waiting"
+LASTING = (GIVEN, LOST, CALLS, MICROSECONDS)
+
+
+class OpinionCounts:
+    """Counts by metric and label values. Safe between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Facts = {name: {} for name in LASTING}
+
+    def add(self, metric: str, *labels: str, number: int = 1) -> None:
+        """Add to one count."""
+        label = SEPARATOR.join(labels)
+        with self._lock:
+            counts = self._counts[metric]
+            counts[label] = counts.get(label, 0) + number
+
+    def expect(self, model: str, opinions: Mapping[str, Sequence[str]], drawn: Sequence[str]) -> None:
+        """Show every count that a model can have from its first scrape on; `opinions` are the severities of each."""
+        for opinion, severities in opinions.items():
+            for reason in REASONS:
+                self.add(LOST, model, opinion, reason, number=0)
+            for by, severity in product(drawn, severities):
+                self.add(GIVEN, model, opinion, by, severity, number=0)
+        self.add(CALLS, model, number=0)
+        self.add(MICROSECONDS, model, number=0)
+
+    def facts(self) -> Facts:
+        """A copy of all counts."""
+        with self._lock:
+            return {metric: dict(counts) for metric, counts in self._counts.items()}
+
+
+def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
+    """Facts as Prometheus families."""
+    given = CounterMetricFamily(
+        "tocsin_second_opinions",
+        "Opinions that a judge gave, by what drew the call and the severity of the score.",
+        labels=["model", "opinion", "drawn", "severity"],
+    )
+    lost = CounterMetricFamily(
+        "tocsin_second_opinions_lost", "Opinions that were not given.", labels=["model", "opinion", "reason"]
+    )
+    calls = CounterMetricFamily("tocsin_judge_calls", "Calls of the judge, answered or not.", labels=["model"])
+    seconds = CounterMetricFamily("tocsin_judge_seconds", "Seconds that calls of the judge took.", labels=["model"])
+    waiting = GaugeMetricFamily(
+        "tocsin_second_opinions_waiting", "Calls that wait to be asked about.", labels=["model"]
+    )
+    for metric, family in ((GIVEN, given), (LOST, lost), (CALLS, calls), (MICROSECONDS, seconds), (WAITING, waiting)):
+        for label, number in of.get(metric, {}).items():
+            value = number / 1e6 if metric == MICROSECONDS else number
+            family.add_metric(label.split(SEPARATOR), value)
+        yield family
+
+
+def lasting_facts(of: Mapping[str, Mapping[str, int]]) -> Facts:
+    """What stays of the facts of a process that has ended: what it counted."""
+    return {name: dict(of[name]) for name in LASTING if name in of}

@@ -1,0 +1,124 @@
+"""A judge model behind an OpenAI-compatible API, asked within a time limit and a budget of calls."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from tocsin.checks.chat import first_token_request, likeliest_tokens
+from tocsin.configuration.fields import Address
+from tocsin.configuration.listener import UpstreamTls
+from tocsin.configuration.second_opinion import JudgeModelConfig
+from tocsin.errors import ConfigError
+from tocsin.opinions.lost import Lost
+from tocsin.opinions.pace import Pace
+from tocsin.outbound_http import HttpCall, HttpTarget, fetch
+
+MAX_ANSWER = 4 << 20  # bytes
+
+Reply = TypeVar("Reply")
+
+
+class JudgeModel:
+    """One judge. `seconds` is how long one call may take; `environment` holds its key.
+
+    Raises ConfigError where the environment has no key that can be sent.
+    """
+
+    def __init__(self, config: JudgeModelConfig, seconds: float, environment: Mapping[str, str]) -> None:
+        url = config.url
+        tls = UpstreamTls(ca=config.ca) if url.scheme == "https" else None
+        self._target = HttpTarget(Address(url.host or "", url.port or 80), tls)
+        query = f"?{url.query}" if url.query else ""
+        self._path = f"{(url.path or '').rstrip('/')}/chat/completions{query}"
+        self._headers = [("Content-Type", "application/json"), ("User-Agent", "tocsin")]
+        if config.key_env is not None:
+            self._headers.append(("Authorization", f"Bearer {_key(config.key_env, environment)}"))
+        self._model, self._seconds = config.model, seconds
+
+    def first_token(self, prompt: str) -> Mapping[str, float]:
+        """Likely first tokens of its answer and their log-probabilities, nats. Raises Lost."""
+        reply = self._complete(first_token_request(self._model, prompt))
+        try:
+            return likeliest_tokens(reply)
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise Lost("unreadable", "the judge's answer has no choices[0].logprobs.content[0].top_logprobs") from None
+
+    def text(self, prompt: str, tokens: int) -> str:
+        """Its answer of at most so many tokens. Raises Lost."""
+        messages = [{"role": "user", "content": prompt}]
+        reply = self._complete({"model": self._model, "messages": messages, "max_tokens": tokens, "temperature": 0})
+        try:
+            content = reply["choices"][0]["message"]["content"]
+        except (KeyError, IndexError, TypeError):
+            content = None
+        if not isinstance(content, str):
+            raise Lost("unreadable", "the judge's answer has no text at choices[0].message.content")
+        return content
+
+    def _complete(self, body: Mapping[str, Any]) -> Any:
+        call = HttpCall("POST", self._path, self._headers, json.dumps(body).encode(), self._seconds, MAX_ANSWER)
+        try:
+            status, _, content = fetch(self._target, call)
+        except TimeoutError:
+            raise Lost("timeout", f"the judge did not answer within {self._seconds:g} s") from None
+        except (OSError, http.client.HTTPException) as error:
+            why = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+            raise Lost("unreachable", f"the judge cannot be asked ({type(error).__name__}{why})") from None
+        except ValueError:
+            raise Lost("unreadable", f"the judge's answer has more than {MAX_ANSWER:,} bytes") from None
+        if status != 200:
+            raise Lost("refused", f"the judge answered with HTTP {status}")
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError):
+            raise Lost("unreadable", "the judge's answer is no JSON") from None
+
+
+def _key(name: str, environment: Mapping[str, str]) -> str:
+    """The API key that a variable holds. Raises ConfigError where it holds none."""
+    key = environment.get(name, "").strip()
+    if not key:
+        raise ConfigError(f"second_opinion.judge.key_env: the environment has no {name}")
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"second_opinion.judge.key_env: {name} holds characters that no key can have")
+    return key
+
+
+class PacedJudge:
+    """A judge that is asked within a budget: each call waits for its turn, at most until `deadline` (time.monotonic),
+    and is counted.
+    """
+
+    def __init__(
+        self, judge: JudgeModel, pace: Pace, deadline: float, ending: threading.Event, count: Callable[[float], None]
+    ) -> None:
+        self._judge, self._pace, self._deadline, self._ending, self._count = judge, pace, deadline, ending, count
+
+    def first_token(self, prompt: str) -> Mapping[str, float]:
+        """As a judge does. Raises Lost."""
+        self._wait()
+        return self._counted(lambda: self._judge.first_token(prompt))
+
+    def text(self, prompt: str, tokens: int) -> str:
+        """As a judge does. Raises Lost."""
+        self._wait()
+        return self._counted(lambda: self._judge.text(prompt, tokens))
+
+    def _wait(self) -> None:
+        if self._pace.wait(self._deadline, self._ending):
+            return
+        if self._ending.is_set():
+            raise Lost("draining", "the process ends")
+        raise Lost("late", "calls_per_minute leaves no turn within max_wait")
+
+    def _counted(self, ask: Callable[[], Reply]) -> Reply:
+        began = time.monotonic()
+        try:
+            return ask()
+        finally:
+            self._count(time.monotonic() - began)

@@ -1,0 +1,23 @@
+"""The opinions by the name of their kind in the configuration. A new opinion is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from tocsin.configuration.second_opinion import OpinionConfig
+from tocsin.opinions.checklist import Checklist
+from tocsin.opinions.opinion import Opinion
+from tocsin.opinions.rating import Rating
+from tocsin.opinions.reference import Reference
+from tocsin.opinions.rubric import Rubric
+
+OPINIONS: Mapping[str, Callable[[Any], Opinion]] = MappingProxyType(
+    {kind.kind: kind for kind in (Rating, Rubric, Checklist, Reference)}
+)
+
+
+def opinion_of(config: OpinionConfig) -> Opinion:
+    """An opinion from its settings. Raises ConfigError where a file that it needs cannot be used."""
+    return OPINIONS[config.kind](config)

@@ -1,0 +1,213 @@
+"""Second opinions of served calls: draws calls where verdicts are reported, and hands them to the queues."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Mapping
+
+from prometheus_client.metrics_core import Metric
+
+from tocsin.configuration.config import Config
+from tocsin.configuration.second_opinion import opinion_model
+from tocsin.errors import ConfigError
+from tocsin.events.alarm import rfc3339_time
+from tocsin.events.json_lines import JsonLines
+from tocsin.judgement.call import Call
+from tocsin.judgement.model import GuardedModel
+from tocsin.judgement.sink import Scored, Sink, Sinks
+from tocsin.opinions.asking import AskingQueue, Drawn, DrawnCall, Questions
+from tocsin.opinions.health import GIVEN, WAITING, Facts, OpinionCounts, families
+from tocsin.opinions.judge_model import JudgeModel
+from tocsin.opinions.models import OpinionJudge
+from tocsin.opinions.pace import Pace
+from tocsin.opinions.registry import opinion_of
+from tocsin.opinions.sampling import Sampler, read_key
+from tocsin.protocols.method import AT_END
+from tocsin.protocols.texts import Texts
+
+CLOSE_TIMEOUT = 2.0  # seconds that calls of the judge have when the process ends
+
+
+class OpinionSink(Sink):
+    """Draws calls and has a judge asked about them. Nothing here waits for a judge.
+
+    `models` are the served models, `promises` those of opinions (`opinion_models`). Judged opinions go to `sinks`.
+    Raises ConfigError where a key, prompt, path or folder cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        models: Mapping[str, GuardedModel],
+        promises: Mapping[str, GuardedModel],
+        sinks: Sinks,
+    ) -> None:
+        self._counts = OpinionCounts()
+        self._judge = OpinionJudge(config, promises, sinks)
+        self._lock = threading.Lock()
+        self._workers = config.workers
+        self._process_key = secrets.token_bytes(32)
+        self._drawing: dict[str, _Drawing] = {}
+        self._retiring: list[AskingQueue] = []  # of before a reload, some of whose calls may be under way
+        self._install(_questions(models))
+
+    def follow(self, config: Config, models: Mapping[str, GuardedModel], promises: Mapping[str, GuardedModel]) -> None:
+        """Ask about these models from here on. Calls that wait stay in their queues. Raises ConfigError; then nothing
+        has changed.
+        """
+        questions = _questions(models)
+        self._judge.follow(config, promises)
+        self._install(questions)
+
+    def scored(self, batch: Scored) -> None:
+        """Draw calls of a judged batch."""
+        drawing = self._drawing.get(batch.model)
+        if drawing is not None:
+            for call in batch.calls:
+                drawing.offer(call)
+
+    def unscored(self, call: Call) -> None:
+        """A call without a verdict may be drawn as any other."""
+        drawing = self._drawing.get(call.model)
+        if drawing is not None and call.response is not None:
+            drawing.offer(call)
+
+    def facts(self) -> Facts:
+        """What was given and lost, and how many calls wait."""
+        waiting = {name: drawing.queue.waiting for name, drawing in self._drawing.items()}
+        return {**self._counts.facts(), WAITING: waiting}
+
+    def collect(self) -> Iterable[Metric]:
+        """The same as Prometheus metrics."""
+        return families(self.facts())
+
+    def close(self) -> None:
+        """End. Calls under way have CLOSE_TIMEOUT seconds, those that wait are lost."""
+        deadline = time.monotonic() + CLOSE_TIMEOUT
+        queues = [*self._retiring, *(drawing.queue for drawing in self._drawing.values())]
+        for queue in queues:
+            queue.end()
+        for queue in queues:
+            queue.join(deadline)
+
+    def _install(self, questions: Mapping[str, Questions]) -> None:
+        with self._lock:
+            before, drawing = self._drawing, {}
+            for name, new in questions.items():
+                old = before.get(name)
+                pace = old.queue.pace if old is not None else Pace(0.0)
+                pace.interval = 60.0 * self._workers / new.config.calls_per_minute
+                drawing[name] = _Drawing(name, new, pace, self._counts, self._judge, self._process_key)
+            self._drawing = drawing
+            self._retiring = [queue for queue in self._retiring if queue.is_busy]
+            self._retiring += [old.queue for old in before.values()]
+            for name, old in before.items():
+                for call in old.queue.retire():
+                    queue = drawing[name].queue if name in drawing else old.queue
+                    queue.put(call)  # a retired queue counts it as lost
+
+
+def questions_of(model: GuardedModel) -> Questions:
+    """What is asked about a model's calls. Raises ConfigError."""
+    config, where = model.config.second_opinion, f"models.{model.name}.second_opinion"
+    assert config is not None
+    texts: dict[str, Texts] = {}
+    problems: list[str] = []
+    for name, method in model.served.items():
+        every = method.every if model.every is None else model.every
+        try:
+            reader = Texts(method, config.question, config.answer)
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+            continue
+        if method.streams and every != AT_END:
+            problems.append(f"{name}: opinions are of whole answers: set `judge: end` for the model")
+            continue
+        texts[name] = reader
+    if not texts:
+        raise ConfigError(f"{where}: no opinion can be asked of any method: {'; '.join(problems)}")
+    opinions = {name: opinion_of(settings) for name, settings in config.opinions.items()}
+    judge = JudgeModel(config.judge, config.timeout.total_seconds(), os.environ)
+    key = None if config.sampling_key is None else read_key(config.sampling_key)
+    return Questions(config, opinions, texts, judge, key)
+
+
+def _questions(models: Mapping[str, GuardedModel]) -> dict[str, Questions]:
+    """What is asked about each model that has a second opinion, with the files for scores open. Raises ConfigError."""
+    every = {name: questions_of(model) for name, model in models.items() if model.config.second_opinion is not None}
+    for name, questions in every.items():
+        path = questions.config.scores
+        try:
+            every[name] = questions._replace(scores=None if path is None else JsonLines(path))
+        except OSError as error:
+            raise ConfigError(f"models.{name}.second_opinion.scores: {path}: cannot be written ({error})") from None
+    return every
+
+
+class _Drawing:
+    """Draws calls of one model, and takes the scores of what was asked."""
+
+    def __init__(
+        self,
+        model: str,
+        questions: Questions,
+        pace: Pace,
+        counts: OpinionCounts,
+        judge: OpinionJudge,
+        process_key: bytes,
+    ) -> None:
+        config = questions.config
+        self._model, self._counts, self._judge = model, counts, judge
+        self._sampler = Sampler(model, config.share, questions.key or process_key)
+        self._alarmed, self._max_text = config.alarmed, int(config.max_text)
+        self._file = questions.scores
+        counts.expect(
+            model,
+            {opinion: judge.severities(opinion_model(model, opinion)) for opinion in questions.opinions},
+            ("share", "alarm") if config.alarmed else ("share",),
+        )
+        self.queue = AskingQueue(model, questions, pace, counts, self._on_scores)
+
+    def offer(self, call: Call) -> None:
+        """Have the call asked about if it is drawn."""
+        verdict, drawn = call.verdict, ""
+        if self._sampler.draws(call.trace):
+            drawn = "share"
+        elif self._alarmed and verdict is not None and verdict.severity is not None:
+            drawn = "alarm"
+        if not drawn or call.response is None:
+            return
+        if call.size > self._max_text:
+            self.queue.lose("too_large")
+            return
+        identifier = "" if verdict is None else verdict.identifier
+        by: Drawn = "share" if drawn == "share" else "alarm"
+        messages = [*call.earlier, call.response]
+        self.queue.put(
+            DrawnCall(
+                call.method, call.request, messages, call.version, call.trace, call.traceparent, identifier, by,
+                time.monotonic(),
+            )
+        )  # fmt: skip
+
+    def _on_scores(self, call: DrawnCall, scores: dict[str, float], began: int) -> None:
+        severities = {}
+        for opinion, score in scores.items():
+            name = opinion_model(self._model, opinion)
+            if call.drawn == "share":
+                severity = self._judge.judge(name, score, call, began)
+            else:
+                severity = self._judge.severity(name, score)
+            severities[opinion] = severity
+            self._counts.add(GIVEN, self._model, opinion, call.drawn, severity)
+        if self._file is not None:
+            content = {
+                "time": rfc3339_time(time.time()), "model": self._model, "version": call.version,
+                "trace_id": call.trace, "response_id": call.response_id, "severities": severities,
+                **(scores if call.drawn == "share" else {"alarmed": scores}),
+            }  # fmt: skip
+            self._file.put(json.dumps(content, separators=(",", ":")).encode() + b"\n")

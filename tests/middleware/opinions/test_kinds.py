@@ -1,0 +1,133 @@
+"""Claims about opinions: what each asks, what its score is, and which replies are none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from tocsin.configuration.second_opinion import OpinionConfig
+from tocsin.errors import ConfigError
+from tocsin.opinions.lost import Lost
+from tocsin.opinions.opinion import Opinion
+from tocsin.opinions.prompt import Prompt, read_prompt
+from tocsin.opinions.registry import OPINIONS, opinion_of
+from tocsin.protocols.texts import Conversation
+
+CONVERSATION = Conversation("2 + 2?", "5, see {question}")
+
+
+class Scripted:
+    """A judge that answers by a function of the prompt."""
+
+    def __init__(self, first: Any = None, text: str = "") -> None:
+        self._first, self._text = first, text
+        self.prompts: list[str] = []
+
+    def first_token(self, prompt: str) -> Mapping[str, float]:
+        self.prompts.append(prompt)
+        tokens = self._first(prompt) if callable(self._first) else self._first
+        return {token: math.log(p) for token, p in tokens.items()}
+
+    def text(self, prompt: str, tokens: int) -> str:
+        self.prompts.append(prompt)
+        return self._text
+
+
+def opinion(**settings: Any) -> Opinion:
+    config: OpinionConfig = TypeAdapter(OpinionConfig).validate_python(settings)
+    return opinion_of(config)
+
+
+def test_every_kind_of_the_configuration_is_there() -> None:
+    kinds = {"rating", "rubric", "checklist", "reference"}
+    assert set(OPINIONS) == kinds and all(OPINIONS[kind].source for kind in kinds)  # type: ignore[attr-defined]
+
+
+def test_a_rating_is_the_points_that_its_expectation_falls_short() -> None:
+    judge = Scripted({"5": 0.5, "4": 0.25, "1": 0.05, "The": 0.2})
+    score = opinion(kind="rating").ask(judge, CONVERSATION)
+    assert score == pytest.approx((0.25 * 1 + 0.05 * 4) / 0.8)
+    assert "5, see {question}" in judge.prompts[0]  # what is filled in is not filled in again
+    entropy = opinion(kind="rating", score="entropy").ask(Scripted({"1": 0.5, "5": 0.5}), CONVERSATION)
+    assert entropy == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("tokens", [{"The": 1.0}, {"5": 0.05, "The": 0.9}])
+def test_a_judge_that_mostly_says_something_else_gives_no_rating(tokens: Mapping[str, float]) -> None:
+    with pytest.raises(Lost, match="probability") as lost:
+        opinion(kind="rating").ask(Scripted(tokens), CONVERSATION)
+    assert lost.value.reason == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [("Good. [RESULT] 4", 1), ("[RESULT] 1 was my first thought. [RESULT]: (5)", 0), ("[RESULT] Score: 2", 3)],
+)
+def test_a_rubric_takes_the_last_result(tmp_path: Path, text: str, score: float) -> None:
+    rubric = tmp_path / "rubric.txt"
+    rubric.write_text("Is it true? 1: no. 5: yes.")
+    judge = Scripted(text=text)
+    assert opinion(kind="rubric", rubric=rubric).ask(judge, CONVERSATION) == score
+    assert "Is it true? 1: no. 5: yes." in judge.prompts[0]
+
+
+@pytest.mark.parametrize("text", ["", "4", "[RESULT] 6", "[RESULT] 0", "[RESULT] none", f"[RESULT] {'9' * 5_000}"])
+def test_a_rubric_without_a_result_is_unreadable(tmp_path: Path, text: str) -> None:
+    rubric = tmp_path / "rubric.txt"
+    rubric.write_text("Is it true?")
+    with pytest.raises(Lost) as lost:
+        opinion(kind="rubric", rubric=rubric).ask(Scripted(text=text), CONVERSATION)
+    assert lost.value.reason == "unreadable"
+
+
+def test_a_checklist_is_the_expected_share_of_no() -> None:
+    judge = Scripted(lambda prompt: {"yes": 0.9, "No": 0.1} if "polite" in prompt else {"Yes": 0.2, "no": 0.6})
+    score = opinion(kind="checklist", questions=["Is it polite?", "Is it true?"]).ask(judge, CONVERSATION)
+    assert score == pytest.approx((0.1 + 0.75) / 2)
+    assert len(judge.prompts) == 2
+
+
+def test_a_reference_is_compared_in_both_orders_so_that_a_place_is_no_preference(tmp_path: Path) -> None:
+    references = tmp_path / "references.jsonl"
+    references.write_text('{"question": "2 + 2?", "answer": "4"}\n\n')
+    by_place = Scripted({"A": 0.9, "B": 0.1})
+    assert opinion(kind="reference", references=references).ask(by_place, CONVERSATION) == pytest.approx(0.5)
+    knows = Scripted(lambda prompt: {"A": 0.9, "B": 0.1} if "A: 4" in prompt else {"B": 0.8, "A": 0.2})
+    assert opinion(kind="reference", references=references).ask(knows, CONVERSATION) == pytest.approx(0.85)
+    with pytest.raises(Lost) as lost:
+        opinion(kind="reference", references=references).ask(knows, Conversation("3 + 3?", "6"))
+    assert lost.value.reason == "no_reference"
+
+
+def test_without_references_the_judge_answers_first() -> None:
+    judge = Scripted({"A": 0.5, "B": 0.5}, text=" 4 ")
+    assert opinion(kind="reference").ask(judge, CONVERSATION) == 0.5
+    assert judge.prompts[0] == "2 + 2?" and len(judge.prompts) == 3 and "A: 4\n" in judge.prompts[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("Rate {answr}", "{answr} is not filled in"), ("Rate it", "must say where {answer} goes")],
+)
+def test_a_prompt_that_cannot_be_filled_in_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "prompt.txt"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=problem.replace("{", r"\{").replace("}", r"\}")):
+        read_prompt(path, "", ["answer"], ["question"])
+
+
+def test_braces_around_anything_but_a_name_stay() -> None:
+    assert Prompt('{"a": {answer}} {0} {a.b}').fill(answer="x") == '{"a": x} {0} {a.b}'
+
+
+@pytest.mark.parametrize("content", ["", "4\n", '{"question": "2 + 2?"}\n', "not JSON\n"])
+def test_references_that_cannot_be_read_are_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "references.jsonl"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=str(path)):
+        opinion(kind="reference", references=path)
