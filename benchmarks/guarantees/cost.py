@@ -23,7 +23,7 @@ from tocsin_calibration.thresholds.classes import Classes
 from tocsin_detectors import Entropy, Mahalanobis, MaxSoftmax, compile
 
 # Responses a batch, and batches a round: whole blocks of all that is counted together.
-BATCH, BATCHES, ROUNDS = 8, 96, 40
+BATCH, BATCHES, ROUNDS = 8, 128, 40
 SCRAPED = 4  # every so-many-th round
 MODELS = 100
 MORE_CPU, SLOWER = 2.0, 1.1  # microseconds a response, and times as long a scrape, at most
