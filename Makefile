@@ -180,7 +180,7 @@ demo-llm: $(VENV)/dev ## guard a language model between a real gateway and its e
 	@$(EXAMPLES)
 	$(BIN)/python examples/llm/demo.py --out .demo/llm
 
-demo-openai: $(VENV)/dev ## guard OpenAI's HTTP API behind a real Envoy, and in the caller; a picture of its tokens
+demo-openai: $(VENV)/dev ## guard OpenAI's HTTP API behind a real Envoy, by a relay, and in the caller; a picture of its tokens
 	@$(EXAMPLES)
 	$(BIN)/python examples/llm/openai_demo.py --out .demo/openai
 

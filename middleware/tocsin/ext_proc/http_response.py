@@ -31,9 +31,8 @@ from tocsin.judgement.policy import Replacement, failed_closed
 from tocsin.outbound_http import Answer
 from tocsin.verdict import METADATA_KEY
 
-HOP_BY_HOP_FIELDS = frozenset(
-    {"connection", "keep-alive", "transfer-encoding", "date", "server"}
-)  # what Envoy writes itself
+# What Envoy writes itself.
+HOP_BY_HOP_FIELDS = frozenset({"connection", "keep-alive", "transfer-encoding", "date", "server"})
 _NOT_OF_ANOTHER = HOP_BY_HOP_FIELDS | BODY_DEPENDENT_FIELDS | {METADATA_KEY}
 
 
@@ -58,13 +57,9 @@ class HttpResponse(JudgedResponse):
         self._annotates = annotates
         self._is_streamed = mode == FULL_DUPLEX_STREAMED
         self._is_buffered = mode == BUFFERED
+        tells, retries = annotates or holds, request is not None
         self._gated = GatedResponse(
-            exchange,
-            host.memory,
-            context.added,
-            holds=holds,
-            annotates=annotates or holds,
-            can_retry=request is not None,
+            exchange, host.memory, context.added, holds=holds, annotates=tells, can_retry=retries
         )
         self._gated.keeps = self._is_streamed or self._is_buffered  # else it passes as it comes
         self._has_head = False  # the filter sends response headers

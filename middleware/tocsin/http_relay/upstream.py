@@ -19,6 +19,8 @@ from tocsin.http_relay.sides import Side, SideHost
 from tocsin.relay.context import RelayContext
 from tocsin.relay.listening import Port
 
+MOST_INTERIM = 100  # responses that say that the one is still to come
+
 
 class UpstreamHost(ResponseHost):
     """A connection, as its upstream knows it."""
@@ -72,6 +74,7 @@ class UpstreamLink:
         self._unread = b""
         self._body: Body | None = None  # the response's
         self._is_reused = False  # it has answered before
+        self._interim_count = 0  # of the response that is to come
 
     @property
     def unsent(self) -> int:
@@ -84,6 +87,7 @@ class UpstreamLink:
         """Connect, where there is no connection."""
         if self.side is None:
             self._is_reused = False
+            self._interim_count = 0
             self._unread = b""
             side = self.side = Side(self._socket)
             self._connecting = asyncio.get_running_loop().create_task(self._connect(side))
@@ -205,6 +209,9 @@ class UpstreamLink:
             head = read_response(unread[: end + 4], request.head.verb)
             if head.status == 101 and not request.upgrades:
                 raise HeadError(502, "the upstream changes to another protocol unasked")
+            self._interim_count = self._interim_count + 1 if head.is_interim else 0
+            if self._interim_count > MOST_INTERIM:
+                raise HeadError(502, f"the upstream sends more than {MOST_INTERIM} interim responses")
         except HeadError as error:
             self._relay.not_understood["malformed"] += 1
             self._give_up_call(request)
