@@ -191,7 +191,8 @@ class HeldStream(Stream):
         gate = self.gate
         gate.request_is_whole = self.request_ended
         self._do(gate.on_verdict(call))
-        self._catch_up()
+        if self._receive_window.later:
+            self._catch_up()
         self._host.request_flush()
 
     def late(self) -> None:
@@ -202,21 +203,22 @@ class HeldStream(Stream):
         self._late = gate.late_verdict
         self._do(actions)
         self._pass_unfinished()
-        self._catch_up()
+        if self._receive_window.later:
+            self._catch_up()
         self._host.request_flush()
 
     def _on_answer(self, outcome: Outcome) -> None:
         """Somebody who was asked has answered, or has not."""
         self._asking = None
         self._do(self.gate.on_answer(outcome))
-        self._catch_up()
+        if self._receive_window.later:
+            self._catch_up()
         self._host.request_flush()
 
     def _catch_up(self) -> None:
         """The upstream goes on with a stream that waited for verdicts."""
-        receive_window = self._receive_window
-        if self._id in receive_window.later and not (self.gate.awaits_verdict or self._send_window.blocked(self._id)):
-            receive_window.release_credit(self._id, ended=self.response_ended)
+        if not self.gate.awaits_verdict and not self._send_window.blocked(self._id):
+            self._receive_window.release_credit(self._id, ended=self.response_ended)
             self._host.write_upstream()
 
     def _do(self, actions: Actions) -> None:
