@@ -37,7 +37,7 @@ class Scoring:
         self.signals = dict(self.scorer.signals)
         if (classes := self.promise.classes) is not None:
             self.signals.setdefault(classes.signal, classes.width)
-        self.run = self.scorer.run if len(self.signals) == len(self.scorer.signals) else self._run_on_own
+        self._shows_more = len(self.signals) > len(self.scorer.signals)  # than detectors read
         self.digest = self.bundle.digest
         self.judge = Judge(name, config, self.bundle, state, session_namespace)
         if unknown := [severity for severity in config.on_alarm if severity not in self.promise.alphas]:
@@ -57,6 +57,8 @@ class Scoring:
         named_by = self.signals[signal]
         return "" if width == named_by else f"signal '{signal}' has width {width}, but names classes by {named_by}"
 
-    def _run_on_own(self, signals: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Run the detectors on the signals that they read."""
-        return self.scorer.run({name: signals[name] for name in self.scorer.signals})
+    def run(self, signals: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """The scores (n, d) of a batch, float32, from its signals, (n, width) each."""
+        if self._shows_more:
+            signals = {name: signals[name] for name in self.scorer.signals}
+        return self.scorer.run(signals)

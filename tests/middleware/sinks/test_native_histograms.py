@@ -146,6 +146,7 @@ def test_everything_else_is_there_too(watched: Stack) -> None:
             "tocsin_level",
             "tocsin_bundle_calibrated_timestamp_seconds",
             "tocsin_inputs_log_evalue",  # where a bundle watches inputs
+            "tocsin_group_log_evalue",  # where it makes promises for groups
         ):
             assert watched.query(family.name), family.name
     for name in ("process_cpu_seconds_total", "tocsin_relay_calls_total", "tocsin_relay_connections"):
