@@ -31,6 +31,7 @@ from tocsin.memory import MemoryAccount
 Answer = tuple[int, list[tuple[str, str]], bytes]  # another response: its status, header fields and body
 Step = Judge | Ask
 _NO_STEPS: Sequence[Step] = ()
+_DECODED = 6  # bytes that a message of JSON takes which waits, for each of its own: the values read of it, and copies
 
 
 class GatedResponse:
@@ -267,8 +268,8 @@ class GatedResponse:
 
     def _count_kept(self) -> None:
         """Count the messages that wait to be judged with others."""
-        size = self.call.kept_bytes - self._kept_bytes
-        self._kept_bytes = self.call.kept_bytes
+        kept_bytes = self.call.kept_bytes * _DECODED
+        size, self._kept_bytes = kept_bytes - self._kept_bytes, kept_bytes
         if size > 0:
             self._memory.charge(size)
         elif size:
