@@ -31,6 +31,8 @@ from tocsin.judgement.policy import Replacement, failed_closed
 from tocsin.outbound_http import Answer
 from tocsin.verdict import METADATA_KEY
 
+LARGEST_PIECE = 1 << 20  # bytes of a body that are sent in one message
+
 # What Envoy writes itself.
 HOP_BY_HOP_FIELDS = frozenset({"connection", "keep-alive", "transfer-encoding", "date", "server"})
 _NOT_OF_ANOTHER = HOP_BY_HOP_FIELDS | BODY_DEPENDENT_FIELDS | {METADATA_KEY}
@@ -225,7 +227,14 @@ class HttpResponse(JudgedResponse):
             return
         content = gated.take_ready()
         self._send_head()
-        self._host.reply(replies.streamed_body(RESPONSE_BODY, content, end=False))
+        self._send_body(content, end=False)
+
+    def _send_body(self, content: bytes, *, end: bool) -> None:
+        """Send a part of a streamed body, in pieces: each is copied several times on its way."""
+        last = max(0, len(content) - 1) // LARGEST_PIECE * LARGEST_PIECE
+        for at in range(0, last, LARGEST_PIECE):
+            self._host.reply(replies.streamed_body(RESPONSE_BODY, content[at : at + LARGEST_PIECE], end=False))
+        self._host.reply(replies.streamed_body(RESPONSE_BODY, content[last:], end=end))
 
     def _send_head(self) -> None:
         if self._head_waits:
@@ -257,7 +266,7 @@ class HttpResponse(JudgedResponse):
             self._reply_head(verdict)
         ends = not self._ends_with_trailers
         if content or ends:
-            self._host.reply(replies.streamed_body(RESPONSE_BODY, content, end=ends))
+            self._send_body(content, end=ends)
         if not ends:
             self._host.reply(replies.CONTINUE[RESPONSE_TRAILERS])
 

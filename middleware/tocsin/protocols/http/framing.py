@@ -66,9 +66,11 @@ class _Cutting:
         del self._buffer[:start]
         self._searched = max(0, len(self._buffer) - _LONGEST_END + 1)
         if len(self._buffer) > self._limit:
-            passed = bytes(self._buffer[: self._searched])
-            del self._buffer[: self._searched]
-            self._searched = 0
+            large = self._buffer
+            self._buffer, self._searched = large[self._searched :], 0
+            del large[len(large) - len(self._buffer) :]
+            passed = bytes(large)  # one copy: it may be as large as all other responses together
+            del large
             events.append(self._oversized(passed))
         return events
 
@@ -169,9 +171,9 @@ class WholeDocument:
         if self._size <= self._limit:
             self._parts.append(content)
             return []
-        passed, self._parts = b"".join([*self._parts, content]), []
+        passed, self._parts = [*self._parts, content], []
         fault = ("too_large", f"the response has more than {self._limit:,} bytes") if was_within else None
-        return [Event(passed, None, fault)]
+        return [Event(passed[0], None, fault), *[Event(part, None) for part in passed[1:]]]
 
     def end(self) -> list[Event]:
         """The document."""
