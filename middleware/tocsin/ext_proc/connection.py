@@ -33,6 +33,8 @@ from tocsin.http2.frames import (
 from tocsin.http2.headers import HeaderError, HeaderFilter, HeaderReader, HeadersTooLong
 from tocsin.relay.frame_rate import FrameRateLimit
 
+# Bytes of one read behind which others get their turn: an event loop goes on reading one socket for as long as it can.
+LARGE_READ = 1 << 16
 MOST_UNREAD = 1 << 20  # bytes of acknowledgements that a peer which does not read may leave waiting
 MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE = 0x3, 0x6
 
@@ -95,6 +97,14 @@ class ExtProcConnection(FrameReader, ConnectionHost, asyncio.Protocol):
         finally:
             self.is_reading = False
         self.flush()
+        if len(data) >= LARGE_READ and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self.server.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        """Others have had their turn."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         return False

@@ -3,7 +3,8 @@
     raw, content, rest = body.feed(data)
 
 `raw` are the bytes of the body as they came, `content` what they carry, `rest` what comes behind the body. A body that
-`is_done` ends by `ending`, which is no part of `raw`: of chunks the last one, with the trailers.
+`is_done` ends by `ending`, which is no part of `raw`: of chunks the last one, with the trailers. Where a body is not done
+and there is a `rest`, it is to be fed again, after others have had their turn.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from tocsin.http_relay.heads import CHUNKED, UNTIL_CLOSE, Fields, lines_of, read
 
 LONGEST_SIZE_LINE = 10  # of a chunk: 8 digits and the end of the line
 LAST_CHUNK = b"0\r\n"
+MOST_CHUNKS = 250  # that are read at once
 _DIGITS = frozenset(b"0123456789abcdefABCDEF")
 
 Fed = tuple[bytes, bytes, bytes]
@@ -100,7 +102,7 @@ class ChunkedBody(Body):
             return b"", b"", self._end(data)
         at, size = 0, len(data)
         contents: list[bytes] = []
-        while at < size:
+        while at < size and len(contents) < MOST_CHUNKS:
             if self._remaining:
                 content = data[at : at + self._remaining]
                 contents.append(content)
@@ -130,8 +132,11 @@ class ChunkedBody(Body):
                     self._ends = True
                     return data[:at], b"".join(contents), self._end(data[end + 2 :])
                 at = end + 2
+        content = contents[0] if len(contents) == 1 else b"".join(contents)
+        if len(contents) == MOST_CHUNKS and at < size:
+            return data[:at], content, data[at:]
         self._pending = data[at:]
-        return data if at == size else data[:at], contents[0] if len(contents) == 1 else b"".join(contents), b""
+        return data if at == size else data[:at], content, b""
 
     def _end(self, data: bytes) -> bytes:
         """Read the trailers; what comes behind them."""

@@ -130,6 +130,9 @@ class HttpConnection(RelayedConnection):
             request.on_end()
             if not self.awaits_response:
                 self._end_request()
+        elif unread.received:  # more chunks than are read at once
+            self.downstream.rest(self.go_on)
+            return False
         return True
 
     def _begin(self) -> bool:

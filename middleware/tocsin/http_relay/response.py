@@ -102,7 +102,7 @@ class GuardedResponse(RelayedResponse):
                 return
         elif self._way == BUFFERED:
             self._raw.append(raw)
-            self._gated.charge(len(raw))
+            self._gated.charge(len(raw) if content is raw else len(raw) + len(content))
         if content:
             self._gated.take(self._exchange.on_response_chunk(content))
             self._go_on()

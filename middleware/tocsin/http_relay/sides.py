@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 from tocsin.memory import MemoryAccount
+
+
+# Bytes of one read behind which others get their turn: an event loop goes on reading one socket for as long as it can.
+LARGE_READ = 1 << 16
 
 
 class SideHost:
@@ -45,6 +50,7 @@ class Side:
         self._waiting: list[bytes] = []
         self._unsent = 0  # bytes that the socket does not take, as they were charged
         self._is_reading = True
+        self._is_resting = False  # until the next turn of the event loop
         self._ends = False  # nothing more is written
 
     @property
@@ -66,10 +72,27 @@ class Side:
         if reads == self._is_reading or transport is None or transport.is_closing():
             return
         self._is_reading = reads
-        if reads:
-            transport.resume_reading()
-        else:
+        if not reads:
             transport.pause_reading()
+        elif not self._is_resting:
+            transport.resume_reading()
+
+    def rest(self, go_on: Callable[[], None] | None = None) -> None:
+        """Read no more in this turn of the event loop; in the next, go on with what is to be done first."""
+        if self.transport is None or self.transport.is_closing() or self._is_resting:
+            return
+        self._is_resting = True
+        if self._is_reading:
+            self.transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._wake, go_on)
+
+    def _wake(self, go_on: Callable[[], None] | None) -> None:
+        self._is_resting = False
+        if go_on is not None:
+            go_on()
+        transport = self.transport
+        if self._is_reading and not self._is_resting and transport is not None and not transport.is_closing():
+            transport.resume_reading()
 
     def end_writing(self) -> None:
         """Nothing more is written."""
@@ -103,6 +126,8 @@ class Side:
     def data_received(self, data: bytes) -> None:
         """Bytes from the socket."""
         self._host.on_data(self, data)
+        if len(data) >= LARGE_READ:
+            self.rest()
 
     def eof_received(self) -> bool:
         """The peer writes no more."""

@@ -257,10 +257,17 @@ class UpstreamLink:
             return False
         response.on_body(raw, content)
         if not body.is_done:
+            if self._unread and self.side is not None:
+                self.side.rest(self._go_on)
             return False
         if self._body is body:
             self._on_complete()
         return True
+
+    def _go_on(self) -> None:
+        """Read on in a body of more chunks than are read at once."""
+        if self._unread:
+            self.on_data(b"")
 
     def _on_complete(self) -> None:
         """All of the response has come."""

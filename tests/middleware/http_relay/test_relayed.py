@@ -23,6 +23,7 @@ from tests.middleware.http_relay.raw import (
     response,
 )
 
+from tocsin.http_relay.bodies import MOST_CHUNKS, ChunkedBody
 from tocsin.verdict import METADATA_KEY
 
 MODES = ["observe", "annotate", "enforce"]
@@ -358,3 +359,38 @@ def test_encoded_bodies_are_read(mode: str, streams: bool, tokens: Path) -> None
                 )
         until(lambda: relay.metric("tocsin_responses_total", model="m") == 2)
         assert relay.metric("tocsin_unscored_total", model="m") == 0
+
+
+def cut_finely(content: bytes) -> bytes:
+    """A body in chunks of one byte."""
+    return b"".join(b"1\r\n%c\r\n" % byte for byte in content) + b"0\r\n\r\n"
+
+
+def content_of(chunks: bytes) -> bytes:
+    """What the chunks of a body carry."""
+    body, content, rest = ChunkedBody(1_000), b"", chunks
+    while rest and not body.is_done:
+        _, part, rest = body.feed(rest)
+        content += part
+    assert body.is_done and not rest
+    return content
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bodies_of_thousands_of_chunks_pass_whole_and_the_connection_serves_on(mode: str, tokens: Path) -> None:
+    document = json.dumps({**json.loads(SAFE), "more": "m" * 3_000}).encode()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    asked = request(b"").replace(b"Content-Length: 0\r\n", b"transfer-encoding: chunked\r\n")
+    asked += cut_finely(b'{"a": "' + b"b" * 4_000 + b'"}')
+    assert len(document) > 10 * MOST_CHUNKS
+    with relayed(tokens, lambda _: [head + cut_finely(document)], mode=mode) as (relay, behind):
+        with calling(relay.target) as caller:
+            caller.send(asked * 3)  # what comes behind a body waits for its rest
+            for number in range(3):
+                answer_head, body = caller.answer()
+                chunked_body = b"chunked" in answer_head.lower()
+                assert (content_of(body) if chunked_body else body) == document, number
+        assert [content_of(sent.partition(b"\r\n\r\n")[2]) for sent in behind.requests] == [
+            b'{"a": "' + b"b" * 4_000 + b'"}'
+        ] * 3
+        assert relay.metric("tocsin_promised_total") == 3
