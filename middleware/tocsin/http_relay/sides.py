@@ -8,7 +8,6 @@ from typing import cast
 
 from tocsin.memory import MemoryAccount
 
-
 # Bytes of one read behind which others get their turn: an event loop goes on reading one socket for as long as it can.
 LARGE_READ = 1 << 16
 

@@ -380,12 +380,12 @@ def content_of(chunks: bytes) -> bytes:
 def test_bodies_of_thousands_of_chunks_pass_whole_and_the_connection_serves_on(mode: str, tokens: Path) -> None:
     document = json.dumps({**json.loads(SAFE), "more": "m" * 3_000}).encode()
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
-    asked = request(b"").replace(b"Content-Length: 0\r\n", b"transfer-encoding: chunked\r\n")
-    asked += cut_finely(b'{"a": "' + b"b" * 4_000 + b'"}')
+    sent_request = request(b"").replace(b"Content-Length: 0\r\n", b"transfer-encoding: chunked\r\n")
+    sent_request += cut_finely(b'{"a": "' + b"b" * 4_000 + b'"}')
     assert len(document) > 10 * MOST_CHUNKS
     with relayed(tokens, lambda _: [head + cut_finely(document)], mode=mode) as (relay, behind):
         with calling(relay.target) as caller:
-            caller.send(asked * 3)  # what comes behind a body waits for its rest
+            caller.send(sent_request * 3)  # what comes behind a body waits for its rest
             for number in range(3):
                 answer_head, body = caller.answer()
                 chunked_body = b"chunked" in answer_head.lower()
