@@ -3,8 +3,8 @@
     raw, content, rest = body.feed(data)
 
 `raw` are the bytes of the body as they came, `content` what they carry, `rest` what comes behind the body. A body that
-`is_done` ends by `ending`, which is no part of `raw`: of chunks the last one, with the trailers. A `rest` of a body that
-is not done is to be fed again, after others have had their turn.
+`is_done` ends by `ending`, which is no part of `raw`: of chunks the last one, with the trailers. The `rest` of a body
+that is not done is to be fed again, after others have had their turn.
 """
 
 from __future__ import annotations
