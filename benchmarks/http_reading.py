@@ -84,7 +84,7 @@ def read_document(guard: Guard, exchanges: Exchanges, body: bytes) -> Callable[[
         ((content, _),) = [message for segment in segments for message in segment.messages]
         assert content is not None
         reads = exchange.method
-        return model._readers[reads.name].read([reads.open(content, None)], None)
+        return model.readers.by_method[reads.name].read([reads.open(content, None)], None)
 
     return read
 
@@ -101,7 +101,7 @@ def read_events(guard: Guard, exchanges: Exchanges, events: list[bytes]) -> Call
             for segment in exchange.on_response_chunk(event):
                 for content, _ in segment.messages:
                     assert content is not None
-                    rows += model._readers[reads.name].read([reads.open(content, None)], None)[0]
+                    rows += model.readers.by_method[reads.name].read([reads.open(content, None)], None)[0]
         return rows
 
     return read

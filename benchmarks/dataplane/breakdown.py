@@ -64,7 +64,7 @@ def _written(verdicts: list[Verdict]) -> list[bytes]:
 
 
 def _read(model: GuardedModel, message: bytes) -> Reading:
-    return model._readers[PATH].read([model.served[PATH].open(message, None)], None)
+    return model.readers.by_method[PATH].read([model.served[PATH].open(message, None)], None)
 
 
 def _cpu_us(step: Callable[[], Any], repeats: int = 400) -> float:

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from tocsin_calibration.dividing import MIN_REFERENCE, MIN_REFERENCE_SESSIONS, missing
+from tocsin_calibration.sessions.rule import SessionRule
+from tocsin_calibration.thresholds.joint import Float64
 from tocsin_calibration.thresholds.limits import Limits
 from tocsin_calibration.thresholds.pac import required_size_pac
-
-if TYPE_CHECKING:
-    from tocsin_calibration.promise import Promise
+from tocsin_calibration.thresholds.terms import Guarantee
 
 
-def sentence(promise: Promise, severity: str) -> str:
+class Stated(Protocol):
+    """What the sentences name of a promise; `promise.Promise` says what each attribute is."""
+
+    @property
+    def alphas(self) -> Mapping[str, float]: ...
+    @property
+    def terms(self) -> Guarantee: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def groups(self) -> Mapping[str, Limits]: ...
+    @property
+    def others(self) -> Limits | None: ...
+    @property
+    def parts(self) -> Mapping[str, Limits]: ...
+    @property
+    def sessions(self) -> SessionRule | None: ...
+    @property
+    def is_per_step(self) -> bool: ...
+    @property
+    def scales(self) -> Float64 | None: ...
+
+
+def sentence(promise: Stated, severity: str) -> str:
     """One severity's promise in words, with what one calibration set lets a user see."""
     if promise.groups and promise.sessions is None:
         return _of_groups(promise, severity)
@@ -34,7 +61,7 @@ def sentence(promise: Promise, severity: str) -> str:
         remark = _alike(promise)
         return f"{alarm}{_on_average(sure)}; they come from {remark}; you will see about {expected}"
     if limits.weighted is not None:
-        worth = f"weighted to the traffic expected, worth {promise.laws[severity].n:,}"
+        worth = f"weighted to the traffic expected, worth {limits.laws[severity].n:,}"
         return f"{alarm}{_on_average(sure)}; {worth}; you will see about {expected}"
     if sure is not None:
         return f"{alarm}; expect about {percent(limits.likely_law(severity).mean_rate)}"
@@ -46,7 +73,7 @@ def percent(rate: float) -> str:
     return f"{rate * 100:.2g}%" if rate < 0.1 else f"{rate * 100:.3g}%"
 
 
-def of_scales(promise: Promise) -> str | None:
+def of_scales(promise: Stated) -> str | None:
     """Where the detectors' scales come from, where that is not a part of calibration."""
     if promise.scales is None:
         return None
@@ -60,7 +87,7 @@ def _on_average(sure: float | None) -> str:
     return ", on average over calibrations" if sure is None else ""
 
 
-def _missing(promise: Promise, severity: str) -> str:
+def _missing(promise: Stated, severity: str) -> str:
     """How many more it takes for the confidence that was meant; nothing where the average was asked for."""
     terms = promise.terms
     if terms.confidence is None:
@@ -71,7 +98,7 @@ def _missing(promise: Promise, severity: str) -> str:
     return f" ({more:,} more {promise.unit} would promise it for this one, confidence {percent(terms.confidence)})"
 
 
-def _alike(promise: Promise) -> str:
+def _alike(promise: Stated) -> str:
     """What is known of how much sessions differ, and whether the promise is for new ones."""
     clustered = promise.limits.clustered
     assert clustered is not None
@@ -84,7 +111,7 @@ def _alike(promise: Promise) -> str:
     return remark if promise.limits.weighted is not None else f"{remark}: too few to promise it for new sessions"
 
 
-def _of_steps(promise: Promise, severity: str) -> str:
+def _of_steps(promise: Stated, severity: str) -> str:
     unit, parts = promise.unit, [promise.limits, *promise.groups.values()]
     return (
         f"{severity}: at each step, at most {percent(promise.alphas[severity])} of safe {unit} like the {promise.n:,} "
@@ -93,7 +120,7 @@ def _of_steps(promise: Promise, severity: str) -> str:
     )
 
 
-def _of_groups(promise: Promise, severity: str) -> str:
+def _of_groups(promise: Stated, severity: str) -> str:
     others = "" if promise.others is None else f" and at most as many of all other groups' {promise.unit} together"
     lack = ", and nothing is promised for other groups" if promise.others is None else ""
     parts = list(promise.parts.values())
@@ -104,7 +131,7 @@ def _of_groups(promise: Promise, severity: str) -> str:
     )
 
 
-def _terms_of(promise: Promise, severity: str, parts: Sequence[Limits]) -> str:
+def _terms_of(promise: Stated, severity: str, parts: Sequence[Limits]) -> str:
     """With which confidence the promise of each part is made."""
     if promise.terms.confidence is None:
         return ", on average over calibrations"
@@ -117,7 +144,7 @@ def _terms_of(promise: Promise, severity: str, parts: Sequence[Limits]) -> str:
     return f" (confidence {sure} each{few})"
 
 
-def _seen_in(promise: Promise, severity: str, parts: Sequence[Limits]) -> str:
+def _seen_in(promise: Stated, severity: str, parts: Sequence[Limits]) -> str:
     if all(limits.sure[severity] is None for limits in parts):
         ranges = [limits.rate_range(severity) for limits in parts]
         low, high = percent(min(low for low, _ in ranges)), percent(max(high for _, high in ranges))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tocsin.judgement.call import Call
-from tocsin.judgement.guard import OTHER, Guard
+from tocsin.judgement.call_reader import OTHER
+from tocsin.judgement.guard import Guard
 from tocsin.unscored import REASONS
 from tocsin.verdict import Verdict
 

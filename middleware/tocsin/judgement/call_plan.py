@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from tocsin.judgement.call import Call, StreamedCall
 from tocsin.protocols.method import Method
+
+HEX, NO_TRACE = "0123456789abcdef", "0" * 32
 
 
 class MethodPlan(NamedTuple):
@@ -21,19 +24,42 @@ class MethodPlan(NamedTuple):
 
 
 class CallPlan:
-    """A method's plan with what is read from a request's metadata: the `keys` that judgement reads, the `trace`, and
-    the model's name in `hint`, where metadata hold it. Calls with equal metadata share one.
+    """A method's plan with what is read from a request's metadata: the `keys` that judgement reads, the caller's W3C
+    `traceparent` and the `trace` it names, and the model's name in `hint`, where metadata hold it. Calls with equal
+    metadata share one.
     """
 
     __slots__ = ("hint", "keys", "of_method", "streams", "trace", "traceparent", "wants_metadata")
 
-    def __init__(
-        self, of_method: MethodPlan, keys: Mapping[str, str], traceparent: str, trace: str, hint: str | None
-    ) -> None:
+    def __init__(self, of_method: MethodPlan, keys: Mapping[str, str], traceparent: str) -> None:
         self.of_method = of_method
         self.keys = keys
         self.traceparent = traceparent
-        self.trace = trace
-        self.hint = hint
+        self.trace = _trace_id(traceparent) if traceparent else ""
+        model_key = of_method.reads.model_key
+        self.hint = keys.get(model_key) if model_key else None
         self.streams = of_method.reads.streams
         self.wants_metadata = bool(of_method.initial or of_method.trailing)
+
+    def new_call(self, hint: str, origin: str) -> Call:
+        """The call of one RPC. `hint` names the model where the metadata do not, `origin` the connection."""
+        reads, wants_request, every, together, in_turn, initial, trailing = self.of_method
+        if self.streams:
+            call: Call = StreamedCall(
+                reads, self.keys, self.trace, wants_request, every, together=together, in_turn=in_turn
+            )
+        else:
+            call = Call(reads, self.keys, self.trace, wants_request)
+        call.hint = hint if self.hint is None else self.hint
+        call.origin = origin
+        if self.wants_metadata:
+            call.wants_initial, call.wants_trailing = initial, trailing
+        return call
+
+
+def _trace_id(traceparent: str) -> str:
+    """The trace id of a W3C traceparent, or "" where there is none."""
+    if len(traceparent) < 55 or not traceparent[2] == traceparent[35] == traceparent[52] == "-":
+        return ""
+    trace = traceparent[3:35]
+    return "" if trace.strip(HEX) or trace == NO_TRACE else trace  # stripped of digits, nothing is left of an id

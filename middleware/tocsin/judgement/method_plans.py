@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tocsin.configuration.config import Config
 from tocsin.judgement.call_plan import MethodPlan
 from tocsin.judgement.model import GuardedModel
 from tocsin.protocols.method import Method
 from tocsin.protocols.paths import INITIAL, TRAILING
+
+
+def guarded_methods(models: Iterable[GuardedModel]) -> tuple[dict[str, Method], dict[str, list[GuardedModel]]]:
+    """The guarded methods by name, and the models that guard each."""
+    methods: dict[str, Method] = {}
+    of_method: dict[str, list[GuardedModel]] = {}
+    for model in models:
+        for method in model.served.values():
+            methods[method.name] = method
+            of_method.setdefault(method.name, []).append(model)
+    return methods, of_method
 
 
 def method_plans(
@@ -20,7 +31,7 @@ def method_plans(
             methods[name],
             sends_payloads(config) or any(m.wants_request(name) for m in guarding),
             _every(methods[name], guarding),
-            any(model.together for model in guarding),
+            any(model.readers.together for model in guarding),
             methods[name].in_turn or all(model.config.in_turn for model in guarding),
             _response_keys(name, INITIAL, guarding),
             _response_keys(name, TRAILING, guarding),
@@ -37,9 +48,9 @@ def sends_payloads(config: Config) -> bool:
 
 def _response_keys(method: str, side: str, models: Sequence[GuardedModel]) -> Sequence[str]:
     """The metadata keys of a response that some model reads, on the initial or the trailing side."""
-    return tuple(dict.fromkeys(key for model in models for key in model.response_keys(method, side)))
+    return tuple(dict.fromkeys(key for model in models for key in model.readers.response_keys(method, side)))
 
 
 def _every(method: Method, models: Sequence[GuardedModel]) -> int:
     """How many messages of a stream are judged as one: what some model configures, else the method's own number."""
-    return next((model.every for model in models if model.every is not None), method.every)
+    return next((model.readers.every for model in models if model.readers.every is not None), method.every)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -29,6 +29,16 @@ class Scored(NamedTuple):
     keyless: tuple[int, int] = (0, 0)  # calls that name no session, and no group, where the promise asks for one
     signals: Mapping[str, NDArray[np.float32]] = MappingProxyType({})  # (rows of all calls, width)
     shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})  # of one row of each signal
+
+    def without(self, rows: Collection[int]) -> Scored:
+        """The same batch without these rows: nobody waits for the verdicts of their calls."""
+        at = list(rows)
+        return self._replace(
+            scores=np.delete(self.scores, at, axis=0),
+            signals={name: np.delete(values, at, axis=0) for name, values in self.signals.items()},
+            joint=[value for row, value in enumerate(self.joint) if row not in rows],
+            groups=self.groups and [group for row, group in enumerate(self.groups) if row not in rows],
+        )
 
 
 class Sink:

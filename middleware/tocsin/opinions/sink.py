@@ -118,7 +118,7 @@ def questions_of(model: GuardedModel) -> Questions:
     texts: dict[str, Texts] = {}
     problems: list[str] = []
     for name, method in model.served.items():
-        every = method.every if model.every is None else model.every
+        every = method.every if model.readers.every is None else model.readers.every
         try:
             reader = Texts(method, config.question, config.answer)
         except ValueError as error:

@@ -82,7 +82,7 @@ class SampleSink(Sink):
             rows = len(call.verdict.pvalues)
             for row, number in self._drawn(reservoir, rows, model, call):
                 values = {name: signal[first + row].copy() for name, signal in batch.signals.items()}
-                shapes = {name: _row_shape(shape, model.width(name)) for name, shape in batch.shapes.items()}
+                shapes = {name: _row_shape(shape, model.shapes.width(name)) for name, shape in batch.shapes.items()}
                 session, group = model.session_of(call), model.group_of(call)
                 reservoir.add(number, RecordedRow(now, call.version, call.method, session, group, values, shapes))
             first += rows

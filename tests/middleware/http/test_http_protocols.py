@@ -58,7 +58,7 @@ def signals(exchange: Exchange, body: Any, headers: dict[str, str] = JSON, reque
         raise Unscored(*piece.fault)
     assert piece.response is not None
     messages = [piece.reads.open(message, piece.request) for message in (*piece.earlier, piece.response)]
-    rows, family, raws = exchange.guard.models["m"]._readers[piece.method].read(messages, piece.request)
+    rows, family, raws = exchange.guard.models["m"].readers.by_method[piece.method].read(messages, piece.request)
     read = {name: values.tolist() for name, values in family.stack([raws]).items()}
     assert all(len(values) == rows for values in read.values())
     return read
@@ -194,7 +194,7 @@ def test_events_of_the_responses_api_are_judged_once() -> None:
     (piece,) = pieces_of(exchange, content, {"content-type": "text/event-stream"})
     messages = [piece.reads.open(message, None) for message in (*piece.earlier, piece.response or b"")]
     assert messages[0].model == "m"
-    _, family, raws = exchange.guard.models["m"]._readers[piece.method].read(messages, None)
+    _, family, raws = exchange.guard.models["m"].readers.by_method[piece.method].read(messages, None)
     read = family.stack([raws])
     assert read["token_logprobs"].tolist() == [[-0.5, -2]]
 

@@ -221,8 +221,8 @@ def test_shapes_without_end_are_no_shapes(tmp_path: Path) -> None:
         call.on_response_message(inference(SAFE, slice(0, 1)))
         guard.judge([call])
         assert call.verdict is not None and call.verdict.unscored == "shape"
-    assert len(model._families) < 5
+    assert len(model.shapes._families) < 5
     for number in range(5_000):
-        model.family((("x", "FP32", (number,)),))
-    assert len(model._families) <= 4_096
+        model.shapes.family((("x", "FP32", (number,)),))
+    assert len(model.shapes._families) <= 4_096
     assert np.isfinite(CALM).all()

@@ -169,7 +169,9 @@ def test_choices_are_read_where_they_stand(folder: Path) -> None:
     ]
     call, pieces = judged_pieces(by, sure)
     rows, _, raws = (
-        by.models["m"]._readers[METHOD].read([pieces[0].reads.open(m.SerializeToString(), None) for m in sure], None)
+        by.models["m"]
+        .readers.by_method[METHOD]
+        .read([pieces[0].reads.open(m.SerializeToString(), None) for m in sure], None)
     )
     assert rows == 1 and np.frombuffer(raws[0], np.float32) == pytest.approx([0.75 / 0.8, 0, 0.05 / 0.8])
     assert call.verdict is not None and call.verdict.unscored is None
@@ -255,7 +257,7 @@ def test_answers_to_one_question_are_compared(folder: Path) -> None:
     call, pieces = judged_pieces(by, alike)
     assert len(pieces) == 1 and call.verdict is not None and call.verdict.severity is None
     opened = [pieces[0].reads.open(m.SerializeToString(), None) for m in alike]
-    _, family, (tokens, logprobs) = by.models["m"]._readers[METHOD].read(opened, None)
+    _, family, (tokens, logprobs) = by.models["m"].readers.by_method[METHOD].read(opened, None)
     assert family.shapes["answer_tokens"] == (3, 4)
     assert np.frombuffer(tokens, np.float32).reshape(3, 4)[2].tolist() == [0, 1, 2, -1]
     assert np.frombuffer(logprobs, np.float32) == pytest.approx([-0.8, -0.8, -0.6])

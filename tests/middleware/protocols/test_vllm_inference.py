@@ -171,13 +171,13 @@ def test_choices_count_the_token_that_was_said(bundle: Path, tmp_path: Path) -> 
     for seed in range(40):
         message = parts(seed, VOCABULARY)
         opened = [model.served[GENERATE].open(message.SerializeToString(), None)]
-        _, family, raws = model._readers[GENERATE].read(opened, None)
+        _, family, raws = model.readers.by_method[GENERATE].read(opened, None)
         probs = np.exp(answer(seed)[1][0])
         mass = np.array([probs[ids].sum() for ids in choices])
         np.testing.assert_allclose(family.stack([raws])["choice_probs"][0], mass / mass.sum(), rtol=1e-5)
     message.outputs.ClearField("token_ids")
     with pytest.raises(Unscored, match="no values for the signal 'choice_probs'"):
-        model._readers[GENERATE].read([model.served[GENERATE].open(message.SerializeToString(), None)], None)
+        model.readers.by_method[GENERATE].read([model.served[GENERATE].open(message.SerializeToString(), None)], None)
 
 
 def test_a_stream_ends_at_an_alarm_with_a_last_message(tmp_path: Path) -> None:
