@@ -110,3 +110,27 @@ def test_nothing_unpickles_or_evaluates() -> None:
 
 def test_no_name_is_a_dumping_ground() -> None:
     assert not [p for p in SOURCES if p.stem in {"utils", "util", "helpers", "helper", "common", "base", "misc"}]
+
+
+LONGEST_BODY = 60  # lines of a function, without its signature (of a command: its options) and its docstring
+LONG = {
+    "middleware/tocsin/relay/request_block.py: _walk_head",  # one pass over HPACK's octets: a call for each costs more
+}
+
+
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines from a function's first statement to its last, without its docstring."""
+    body = function.body[1:] if ast.get_docstring(function) and len(function.body) > 1 else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1
+
+
+def test_no_function_is_too_long_to_be_read_at_once() -> None:
+    folders = (ROOT / folder for folder in ("benchmarks", "examples", "tests"))
+    paths = [*SOURCES, *(path for folder in folders for path in folder.rglob("*.py"))]
+    long = {
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and body_lines(node) > LONGEST_BODY
+    }
+    assert long == LONG

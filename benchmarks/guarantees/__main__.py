@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,15 +11,27 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.guarantees import causes, conditional, cost, few, inputs, online, peers, risk, ties
-from benchmarks.guarantees.pairs import courses, pairs
+from benchmarks.guarantees.pairs import Pair, courses, pairs
 from benchmarks.guarantees.promises import responses, sessions
 from benchmarks.judge import FAILURE, Judge
 from benchmarks.report import Check, arguments, console, finish
 
+Outcome = tuple[dict[str, Any], list[Check]]  # figures, and what was checked of them
+
 
 def main() -> None:
-    """Run everything and say which promises were kept."""
-    options = arguments(
+    """Run everything, or the part that an option names, and say which promises were kept."""
+    options = _options()
+    if options.quick:
+        results, checks = _quick()
+    else:
+        results, checks = _part(options) or _everything(options)
+    finish(results, checks, options.json)
+
+
+def _options() -> Namespace:
+    """What the command line says."""
+    return arguments(
         "Promises against what is realised, on real data.",
         splits={"type": int, "default": 10, "help": "random splits of each pair"},
         runs={"type": int, "default": 500, "help": "runs of long calm"},
@@ -33,19 +47,29 @@ def main() -> None:
         },
         quick={"action": "store_true", "help": "evidence alone, few and short runs: for a look, not for figures"},
     )
-    if options.quick:
-        return _quick(options.json)
-    runs_of_changes = max(1, options.splits * 2 // 5)
+
+
+def _part(options: Namespace) -> Outcome | None:
+    """The one part that an option names, None where none does."""
     if options.causes:
-        return finish(*causes.everything(pairs(), runs_of_changes), options.json)
+        return causes.everything(pairs(), _runs_of_changes(options))
     if options.inputs:
-        return finish(*inputs.everything(max(1, options.splits // 2)), options.json)
+        return inputs.everything(max(1, options.splits // 2))
     if options.few:
-        return finish(*few.everything(4 * options.splits, options.kept), options.json)
+        return few.everything(4 * options.splits, options.kept)
     if options.conditional:
-        return finish(*conditional.everything(pairs(), options.splits), options.json)
-    if options.cost:
-        return finish(*cost.everything(), options.json)
+        return conditional.everything(pairs(), options.splits)
+    return cost.everything() if options.cost else None
+
+
+def _runs_of_changes(options: Namespace) -> int:
+    """How often a change is made on each pair."""
+    splits: int = options.splits
+    return max(1, splits * 2 // 5)
+
+
+def _everything(options: Namespace) -> Outcome:
+    """All promises, on all pairs of data set and model."""
     results: dict[str, Any] = {}
     checks: list[Check] = []
     results["costs"], more = peers.costs()  # first, while this process is fresh
@@ -54,20 +78,11 @@ def main() -> None:
     checks += more
     judge, planted = Judge(), Judge()
     every = list(pairs())
-    for pair in every:
-        for split in range(options.splits):
-            # The models of one data set share its rows: one of them stands for it in what is pooled.
-            responses(judge, planted, pair, split, split if pair.name.endswith("LogisticRegression") else None)
-    series = list(courses())
-    for course in series:
-        for split in range(options.splits):
-            sessions(judge, course, split)
+    _judge_splits(judge, planted, every, options.splits, results)
     results["label sets"], more = risk.label_sets(judge, options.splits)
     checks += more
     judge.judge_pools()
     planted.judge_pools()
-    results["pairs"] = [pair.name for pair in every]
-    results["series"] = [course.name for course in series]
     checks.append(Check("pairs of data set and model", len(every), ">= 20", len(every) >= 20))
     results["promises"], more = _promises_held(judge)
     checks += more
@@ -77,7 +92,7 @@ def main() -> None:
     checks += more
     results["evidence of groups"], more, fallback = ties.groups(options.runs // 5, 20_000)
     checks += more
-    results["causes and slow change"], more = causes.everything(every, runs_of_changes)
+    results["causes and slow change"], more = causes.everything(every, _runs_of_changes(options))
     checks += more
     results["few sessions"], more = few.everything(4 * options.splits, options.kept)
     checks += more
@@ -98,16 +113,31 @@ def main() -> None:
         checks += more
     results["weak sources"], more = risk.harmonised()
     checks += more
-    finish(results, checks, options.json)
+    return results, checks
 
 
-def _quick(target: Path | None) -> None:
-    results, checks, surprises = ties.calm(40, 3_000)
+def _judge_splits(judge: Judge, planted: Judge, every: Sequence[Pair], splits: int, results: dict[str, Any]) -> None:
+    """Calibrate and judge each pair and each series, on so many random splits."""
+    for pair in every:
+        for split in range(splits):
+            # The models of one data set share its rows: one of them stands for it in what is pooled.
+            responses(judge, planted, pair, split, split if pair.name.endswith("LogisticRegression") else None)
+    series = list(courses())
+    for course in series:
+        for split in range(splits):
+            sessions(judge, course, split)
+    results["pairs"] = [pair.name for pair in every]
+    results["series"] = [course.name for course in series]
+
+
+def _quick() -> Outcome:
+    """Evidence alone, on few and short runs."""
+    calm, checks, surprises = ties.calm(40, 3_000)
     by_group, some, fallback = ties.groups(10, 4_000)
     which, further = causes.everything(islice(pairs(), 6), 1)
     detected, more = _mistakes_detected(Judge(), surprises | fallback)
-    results = {"evidence on scores that tie": results, "evidence of groups": by_group, "planted mistakes": detected}
-    finish(results | {"causes and slow change": which}, checks + some + further + more, target)
+    results = {"evidence on scores that tie": calm, "evidence of groups": by_group, "planted mistakes": detected}
+    return results | {"causes and slow change": which}, checks + some + further + more
 
 
 def _promises_held(judge: Judge) -> tuple[dict[str, Any], list[Check]]:

@@ -52,7 +52,8 @@ class Row(NamedTuple):
         return {"kind": self.kind, "amount": self.shift.amount, "seed": self.seed, **self.outcome._asdict()}
 
 
-def main() -> None:
+def parsed() -> argparse.Namespace:
+    """The options of the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(".demo/robot/demo"))
     parser.add_argument("--task", default="push-v3", choices=TASKS)
@@ -63,7 +64,12 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=SAMPLES, help="chunks of actions in an answer")
     parser.add_argument("--alpha", type=float, default=0.05)
     parser.add_argument("--picture", action="store_true", help="draw a rollout that failed; needs OSMesa (libosmesa6)")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, record, calibrate, watch, stop, and draw."""
+    options = parsed()
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     task, policy, bundle, config = options.task, out / f"{options.task}.onnx", out / "robot.tocsin", out / "tocsin.yaml"

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 from rich.console import Console
 
-from tocsin.cli.evaluate import show
+from tocsin.cli.evaluation_tables import show_evaluation
 from tocsin.cli.from_options import command
 from tocsin.cli.output_files import require_writable
 from tocsin.cli.promise_options import PromiseOptions
@@ -59,7 +59,7 @@ def promise(options: PromiseOptions) -> None:
     if len(parts.fresh):
         console.print(f"\non the {len(parts.fresh):,} safe rows that it has not seen:")
         evaluation = evaluated(scorer, promised, rows, parts)
-        show(console, evaluation)
+        show_evaluation(console, evaluation)
         facts["evaluation"] = evaluation.facts()
     facts |= _compare(console, rows, parts, promised, options)
     if options.as_json is not None:

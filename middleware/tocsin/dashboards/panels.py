@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from grafana_foundation_sdk.builders import common, heatmap, prometheus, stat, table, timeseries
@@ -12,6 +13,8 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TALL, SHORT = 8, 4
+
+Panel = timeseries.Panel | stat.Panel | table.Panel | heatmap.Panel
 
 
 class Query(NamedTuple):
@@ -107,6 +110,15 @@ def board(title: str, uid: str, description: str, runbooks: str, *variables: bui
         annotation = build.AnnotationQuery().name(name).datasource(SOURCE).expr(expr).icon_color(colour)
         dashboard_builder = dashboard_builder.annotation(annotation.enable(name != "alarms").hide(False))
     return dashboard_builder
+
+
+def with_rows(dashboard: build.Dashboard, panels: Mapping[str, Sequence[Panel]]) -> build.Dashboard:
+    """The dashboard with a row for each title, and below it that row's panels."""
+    for title, of_row in panels.items():
+        dashboard = dashboard.with_row(build.Row(title))
+        for panel in of_row:
+            dashboard = dashboard.with_panel(panel)
+    return dashboard
 
 
 def variable(name: str, label: str, query: str) -> build.QueryVariable:

@@ -34,82 +34,99 @@ def inject(documents: Iterable[Document], sidecar: SidecarContainer) -> tuple[li
     Raises ConfigError when no workload serves an upstream's port, and for what could not start.
     """
     manifests = [copy.deepcopy(document) for document in documents]
-    notes: list[str] = []
-    guarded: list[GuardedPods] = []
-    of_kserve: list[GuardedPods] = []
-    written: dict[tuple[str | None, str], Document] = {}
+    done = _Injected([], [], [], {})
     for document in manifests:
         refuse_foreign(document)
         pod = pod_of(document)
-        if pod is None:
-            continue
-        if is_kserve(document):
-            restore_ports(document, pod)
-        _move_back(pod)
-        served = [
-            listening_port
-            for listening_port in sidecar.listening
-            if any(port.get("containerPort") == listening_port.upstream for _, port in declared_ports(pod, NAME))
-        ]
-        if not served:
-            ports = ", ".join(str(listening_port.upstream) for listening_port in sidecar.listening)
-            notes.append(f"{title_of(document)}: no container has the port {ports}, so it is left as it is")
-            continue
-        if document.get("kind") in ("Job", "CronJob") and not sidecar.native:
-            raise ConfigError(
-                f"{title_of(document)}: a plain sidecar never ends, and so neither would it: leave --plain out"
-            )
-        _refuse_clashes(document, pod, sidecar)
-        pods = _guarded(document, pod, sidecar.listening)
-        if document.get("kind") == "LLMInferenceService":
-            listening, said = _before_pool(document, pod, served, sidecar)
-        else:
-            listening, said = _before_headless(manifests, document, pod, pods, sidecar)
-        pods = dataclasses.replace(pods, listening=listening)
-        guarded.append(pods)
-        if is_kserve(document):
-            of_kserve.append(pods)
-        configured = dataclasses.replace(
-            sidecar.listening_on(listening), config_map=sidecar.config_map or _config_map(document)
-        )
-        configuration = configured.configuration(namespace_of(document))
-        place = (namespace_of(document), configured.config_map)
-        if written.setdefault(place, configuration) != configuration:
-            raise ConfigError(
-                f"{title_of(document)}: another workload has the ConfigMap {configured.config_map}: leave out "
-                f"--config-map"
-            )
-        _put_in(document, pod, configured, served)
-        notes += [
-            f"{title_of(document)}: {NAME} stands in front of port {listening_port.upstream}"
-            for listening_port in served
-        ]
-        notes += [*said, *_advice(document, pod, sidecar, served)]
-    if not guarded:
+        if pod is not None:
+            _inject_into(document, pod, manifests, sidecar, done)
+    if not done.guarded:
         raise ConfigError(_nothing_found(manifests, sidecar))
+    notes = [*done.notes, *_lead_callers(manifests, sidecar, done)]
+    rest = [document for document in manifests if not _is_replaced(document, done.config_maps)]
+    return [*rest, *done.config_maps.values()], list(dict.fromkeys(notes))
+
+
+@dataclasses.dataclass
+class _Injected:
+    """What was done so far: changes in words, pods that have the sidecar, those of them whose Services KServe writes,
+    and ConfigMaps by namespace and name.
+    """
+
+    notes: list[str]
+    guarded: list[GuardedPods]
+    of_kserve: list[GuardedPods]
+    config_maps: dict[tuple[str | None, str], Document]
+
+
+def _inject_into(
+    document: Document, pod: Document, manifests: Sequence[Document], sidecar: SidecarContainer, done: _Injected
+) -> None:
+    """Add the sidecar to the pod of a workload, where one of its containers has an upstream's port."""
+    if is_kserve(document):
+        restore_ports(document, pod)
+    _move_back(pod)
+    served = [
+        listening_port
+        for listening_port in sidecar.listening
+        if any(port.get("containerPort") == listening_port.upstream for _, port in declared_ports(pod, NAME))
+    ]
+    if not served:
+        ports = ", ".join(str(listening_port.upstream) for listening_port in sidecar.listening)
+        done.notes.append(f"{title_of(document)}: no container has the port {ports}, so it is left as it is")
+        return
+    if document.get("kind") in ("Job", "CronJob") and not sidecar.native:
+        raise ConfigError(
+            f"{title_of(document)}: a plain sidecar never ends, and so neither would it: leave --plain out"
+        )
+    _refuse_clashes(document, pod, sidecar)
+    pods = _guarded(document, pod, sidecar.listening)
+    if document.get("kind") == "LLMInferenceService":
+        listening, moves = _before_pool(document, pod, served, sidecar)
+    else:
+        listening, moves = _before_headless(manifests, document, pod, pods, sidecar)
+    pods = dataclasses.replace(pods, listening=listening)
+    done.guarded.append(pods)
+    if is_kserve(document):
+        done.of_kserve.append(pods)
+    configured = dataclasses.replace(
+        sidecar.listening_on(listening), config_map=sidecar.config_map or _config_map(document)
+    )
+    configuration = configured.configuration(namespace_of(document))
+    place = (namespace_of(document), configured.config_map)
+    if done.config_maps.setdefault(place, configuration) != configuration:
+        raise ConfigError(
+            f"{title_of(document)}: another workload has the ConfigMap {configured.config_map}: leave out --config-map"
+        )
+    _put_in(document, pod, configured, served)
+    done.notes += [
+        f"{title_of(document)}: {NAME} stands in front of port {listening_port.upstream}" for listening_port in served
+    ]
+    done.notes += [*moves, *_advice(document, pod, sidecar, served)]
+
+
+def _lead_callers(manifests: Sequence[Document], sidecar: SidecarContainer, done: _Injected) -> list[str]:
+    """Point Services at the sidecars, and let network policies shut out what would go past them. Returns the changes,
+    and a note of each port that no Service here leads to.
+    """
+    services = [document for document in manifests if document.get("kind") == "Service"]
     secure = {
         listening_port.name: listener.tls is not None
         for listening_port, listener in zip(sidecar.listening, sidecar.config.every_listener, strict=True)
     }
-    for document in manifests:
-        notes += redirect_ports(document, guarded, secure) if document.get("kind") == "Service" else []
-    for pods in guarded:
-        if pods in of_kserve:
+    notes = [note for service in services for note in redirect_ports(service, done.guarded, secure)]
+    for pods in done.guarded:
+        if pods in done.of_kserve:
             continue  # KServe writes their Services
         for document in manifests:
             notes += shut_out(document, pods) if document.get("kind") == "NetworkPolicy" else []
         for listening_port in pods.listening:
-            if not any(
-                leads_to_sidecar(document, pods, listening_port)
-                for document in manifests
-                if document.get("kind") == "Service"
-            ):
+            if not any(leads_to_sidecar(service, pods, listening_port) for service in services):
                 notes.append(
                     f"no Service here leads to {listening_port.name}: one elsewhere that leads to port "
                     f"{listening_port.upstream} goes past it"
                 )
-    rest = [document for document in manifests if not _is_replaced(document, written)]
-    return [*rest, *written.values()], list(dict.fromkeys(notes))
+    return notes
 
 
 def _guarded(document: Document, pod: Document, listening: Sequence[Listening]) -> GuardedPods:

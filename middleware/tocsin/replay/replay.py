@@ -102,22 +102,15 @@ def replay(
     trials: list[str | None] = judged.severities
     if progress is not None:
         trials = [
-            stretch
-            for progress_of_row in _each_once(progress)
-            for stretch in (*progress_of_row.ended, *_last(promise, progress_of_row))
+            severity for session in _each_once(progress) for severity in (*session.ended, *_last(promise, session))
         ]
-    judged_trials = 0
-    evidence = Evidence(promise, restart, fixed=True, seed=0, clock=lambda: float(judged_trials))
-    limits, finding = (log(len(promise.alphas) / delta), log(1 / delta)), None
-    seen_at: list[int] = []
-    drift: list[float] = []
-    moved: list[float] = []
+    looks = _Looks(promise, restart, delta)
     shown = features_of(promise, inputs)
-    evidence_by_severity: dict[str, list[float]] = {name: [] for name in promise.alphas}
     for start in range(0, len(trials), LOOK_INTERVAL):
-        part = slice(start, start + LOOK_INTERVAL)
-        judged_trials = min(start + LOOK_INTERVAL, len(trials))
-        evidence.read(
+        end = min(start + LOOK_INTERVAL, len(trials))
+        part = slice(start, end)
+        looks.take(
+            end,
             tally_of(
                 promise,
                 trials[part],
@@ -125,38 +118,68 @@ def replay(
                 judged.joint[part],
                 scores[part],
                 None if versions is None else versions[part],
-                None if shown is None else shown[-(-start // STRIDE) : -(-judged_trials // STRIDE)],
-            )
+                None if shown is None else shown[-(-start // STRIDE) : -(-end // STRIDE)],
+            ),
         )
-        against = evidence.promise()
-        for name, value in against.items():
-            evidence_by_severity[name].append(value)
-        drift.append(evidence.drift() or 0.0)
-        seen_at.append(judged_trials)
-        by_inputs = evidence.inputs()
-        moved += [] if by_inputs is None or shown is None else [by_inputs]
-        causes = evidence.causes()
-        finding = Finding.of(evidence, against, drift[-1], causes, limits, promise.unit, by_inputs) or finding
-    graver = {name: set(list(promise.alphas)[: at + 1]) for at, name in enumerate(promise.alphas)}
+    names = list(promise.alphas)
+    alarmed = {
+        name: [severity in names[: at + 1] for severity in trials]  # at this severity or a graver one
+        for at, name in enumerate(names)
+    }
     return Replay(
         rows=len(scores),
         trials=len(trials),
-        alarms={name: sum(progress_of_row in graver[name] for progress_of_row in trials) for name in promise.alphas},
+        alarms={name: sum(alarms) for name, alarms in alarmed.items()},
         pvalues=judged.pvalues,
-        stretches={
-            name: _stretches(promise, name, [progress_of_row in graver[name] for progress_of_row in trials])
-            for name in promise.alphas
-        },
-        seen_at=seen_at,
-        evidence=evidence_by_severity,
-        drift=drift,
-        paged={name: _first(seen_at, values, limits[0]) for name, values in evidence_by_severity.items()},
-        drifted=_first(seen_at, drift, limits[1]),
+        stretches={name: _stretches(promise, name, alarms) for name, alarms in alarmed.items()},
+        seen_at=looks.seen_at,
+        evidence=looks.by_severity,
+        drift=looks.drift,
+        paged={name: looks.first_above(values, looks.limits[0]) for name, values in looks.by_severity.items()},
+        drifted=looks.first_above(looks.drift, looks.limits[1]),
         loudest=_lowest_pvalues(promise, judged.severities, judged.pvalues, judged.by_detector),
-        inputs=moved,
-        inputs_changed=_first(seen_at, moved, limits[1]),
-        finding=finding,
+        inputs=looks.inputs,
+        inputs_changed=looks.first_above(looks.inputs, looks.limits[1]),
+        finding=looks.finding,
     )
+
+
+class _Looks:
+    """The evidence at each look: `seen_at` trials, against the promise by severity, of drift, and of changed inputs
+    where they are watched; each as a logarithm. `finding` is the last that was beyond one of the `limits`, of the
+    promise and of drift.
+    """
+
+    def __init__(self, promise: Promise, restart: int, delta: float) -> None:
+        self._unit = promise.unit
+        self._trials = 0
+        self._evidence = Evidence(promise, restart, fixed=True, seed=0, clock=lambda: float(self._trials))
+        self.limits = log(len(promise.alphas) / delta), log(1 / delta)
+        self.seen_at: list[int] = []
+        self.by_severity: dict[str, list[float]] = {name: [] for name in promise.alphas}
+        self.drift: list[float] = []
+        self.inputs: list[float] = []
+        self.finding: Finding | None = None
+
+    def take(self, trials: int, facts: dict[str, Any]) -> None:
+        """Look after so many trials; `facts` is the tally of those since the last look."""
+        self._trials = trials
+        evidence = self._evidence
+        evidence.read(facts)
+        against, drift, by_inputs = evidence.promise(), evidence.drift() or 0.0, evidence.inputs()
+        for name, value in against.items():
+            self.by_severity[name].append(value)
+        self.drift.append(drift)
+        self.seen_at.append(trials)
+        if by_inputs is not None and "inputs" in facts:
+            self.inputs.append(by_inputs)
+        causes = evidence.causes()
+        beyond = Finding.of(evidence, against, drift, causes, self.limits, self._unit, by_inputs)
+        self.finding = beyond or self.finding
+
+    def first_above(self, values: Sequence[float], limit: float) -> int | None:
+        """After how many trials one of these values, a look each, was above the limit; None where none was."""
+        return next((at for at, value in zip(self.seen_at, values, strict=False) if value > limit), None)
 
 
 def _progress(promise: Promise, sessions: Sequence[str]) -> list[Progress]:
@@ -232,10 +255,6 @@ def _stretches(promise: Promise, severity: str, alarmed: Sequence[bool]) -> list
         spread = sqrt(mean * (1 - mean) / size * (law.n + 1 + size) / (law.n + 2))
         result.append(Stretch((result[-1].end if result else 0) + size, float(part.mean()), mean + Z_OF_99 * spread))
     return result
-
-
-def _first(at: Sequence[int], values: Sequence[float], limit: float) -> int | None:
-    return next((number for number, value in zip(at, values, strict=False) if value > limit), None)
 
 
 def _lowest_pvalues(

@@ -288,7 +288,7 @@ def test_a_half_open_upstream_ends_with_the_callers_deadline_and_tcp_asks_after_
 
 def test_a_caller_that_vanishes_while_its_answer_is_held(bundle: Path) -> None:
     with served(bundle) as relay:
-        relay.sidecar.relay.context.guard.models["digits"].every = 0
+        relay.sidecar.relay.context.guard.models["digits"].readers.every = 0
         relay.sidecar.relay.context.guard.reconfigure(relay.sidecar.config, relay.sidecar.relay.context.guard.models)
         program = f"""
 import grpc, os, threading, time
