@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
-from tocsin.exchange.exchange import DOCUMENT, Exchanges
+from tocsin.exchange.exchange import Exchanges
 from tocsin.exchange.gated import Answer
-from tocsin.inprocess.http_gate import HttpGate
-from tocsin.inprocess.httpx_exchange import HttpxExchange, header_fields, opened
+from tocsin.inprocess.httpx_exchange import BodyParts, HttpxExchange, header_fields, opened
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.enforcement import Ask
 from tocsin.outbound_http import send_aio
@@ -28,11 +27,10 @@ class GuardedAsyncTransport:
         self._exchanges = exchanges
 
     async def handle_async_request(self, request: Any) -> Any:
-        exchange = opened(self._exchanges, request)
-        if exchange is None:
+        http_exchange = opened(self.library, self._exchanges, request)
+        if http_exchange is None:
             return await self._transport.handle_async_request(request)
-        http_exchange = HttpxExchange(self.library, exchange, request)
-        if exchange.wants_request:
+        if http_exchange.exchange.wants_request:
             http_exchange.on_request(await request.aread())
         try:
             response = await self._transport.handle_async_request(http_exchange.request)
@@ -45,12 +43,10 @@ class GuardedAsyncTransport:
             return http_exchange.with_stream(response, response.stream)
         parts = self._parts(http_exchange, response)
         first: list[bytes] = []
-        if http_exchange.reads_first:
-            # A document is one part, unless it is too large to be read.
-            wanted = 2 if http_exchange.head.kind == DOCUMENT else 1
+        if http_exchange.parts_first:
             async for part in parts:
                 first.append(part)
-                if len(first) == wanted:
+                if len(first) == http_exchange.parts_first:
                     break
             else:
                 return http_exchange.complete(response, b"".join(first))
@@ -68,17 +64,13 @@ class GuardedAsyncTransport:
                 segments = exchange.on_response_chunk(content)
                 if early := http_exchange.early(segments):
                     yield early
-                passed = (await gate.pass_on_aio(segments, batcher, ask))[len(early) :]
+                if following := http_exchange.after(early, await gate.pass_on_aio(segments, batcher, ask)):
+                    yield following
                 if gate.instead is not None:
-                    break
-                if passed:
-                    yield passed
-            else:
-                passed = await gate.pass_on_aio(exchange.on_response_end(), batcher, ask, is_end=True)
-                if passed and gate.instead is None:
-                    yield passed
-            if gate.instead is not None and gate.is_sent:
-                yield passed + http_exchange.rest()
+                    return
+            passed = await gate.pass_on_aio(exchange.on_response_end(), batcher, ask, is_end=True)
+            if following := http_exchange.after(b"", passed):
+                yield following
         finally:
             gate.close()
             await response.aclose()
@@ -115,12 +107,8 @@ class GuardedAsyncTransport:
         await self._transport.aclose()
 
 
-class AsyncHttpxBody:
-    """A response's body: parts that are there already, and those that come."""
-
-    def __init__(self, first: Sequence[bytes], parts: AsyncIterator[bytes], response: Any, gate: HttpGate) -> None:
-        self._first, self._parts = first, parts
-        self._response, self._gate = response, gate
+class AsyncHttpxBody(BodyParts):
+    """A response's body for async callers."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for part in self._first:
@@ -129,6 +117,6 @@ class AsyncHttpxBody:
             yield part
 
     async def aclose(self) -> None:
-        await self._parts.aclose()  # type: ignore[attr-defined]
+        await self._parts.aclose()
         await self._response.aclose()
         self._gate.close()

@@ -53,19 +53,28 @@ class HttpxExchange:
         self.head = self.exchange.on_response_headers(response.status_code, headers)
 
     @property
-    def reads_first(self) -> bool:
-        """Whether the program gets its response only once something of the body may go on."""
-        return self.head.is_judged and (self.head.kind == DOCUMENT or self.gate.holds)
+    def parts_first(self) -> int:
+        """How many parts of the body may have to go on before the program gets its response. A document is one part,
+        and has a second where it is too large to be read.
+        """
+        if self.head.kind == DOCUMENT:
+            return 2
+        return 1 if self.gate.holds else 0
 
     def early(self, segments: Sequence[Segment]) -> bytes:
         """What goes on before it is judged."""
         return b"" if self.gate.holds or self.head.kind == DOCUMENT else until_done(segments)
 
-    def rest(self) -> bytes:
-        """What follows in a stream of which some has gone on, and the rest is replaced."""
+    def after(self, early: bytes, passed: bytes) -> bytes:
+        """What goes on behind `early` now that the gate lets `passed` pass, which begins with it: the rest of that, and
+        where some of the response has gone on and the rest is replaced, what takes its place.
+        """
         answer, instead = self.gate.answer, self.gate.instead
-        assert instead is not None
-        return answer.body if answer is not None else ending(self.exchange, instead)
+        if instead is None:
+            return passed[len(early) :]
+        if not self.gate.is_sent:
+            return b""
+        return passed[len(early) :] + (answer.body if answer is not None else ending(self.exchange, instead))
 
     def with_stream(self, response: Any, stream: Any) -> Any:
         """The response that the program gets, whose body is this stream."""
@@ -114,10 +123,19 @@ class HttpxExchange:
         return size > int(self.exchange.guard.config.max_message) or time.monotonic() > deadline
 
 
-def opened(exchanges: Exchanges, request: Any) -> Exchange | None:
+class BodyParts:
+    """A response's body: parts that are there already, and those that come; sync or async as `parts` is."""
+
+    def __init__(self, first: Sequence[bytes], parts: Any, response: Any, gate: HttpGate) -> None:
+        self._first, self._parts = first, parts
+        self._response, self._gate = response, gate
+
+
+def opened(library: Any, exchanges: Exchanges, request: Any) -> HttpxExchange | None:
     """The exchange that a request begins; None where its route is not guarded."""
     path = request.url.raw_path.decode("latin-1")
-    return exchanges.open(request.method, path, header_fields(request.headers))
+    exchange = exchanges.open(request.method, path, header_fields(request.headers))
+    return None if exchange is None else HttpxExchange(library, exchange, request)
 
 
 def header_fields(headers: Any) -> list[tuple[str, str]]:

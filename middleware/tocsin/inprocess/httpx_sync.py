@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from tocsin.exchange.exchange import DOCUMENT, Exchanges
+from tocsin.exchange.exchange import Exchanges
 from tocsin.exchange.gated import Answer
-from tocsin.inprocess.http_gate import HttpGate
-from tocsin.inprocess.httpx_exchange import HttpxExchange, header_fields, opened
+from tocsin.inprocess.httpx_exchange import BodyParts, HttpxExchange, header_fields, opened
 from tocsin.judgement.enforcement import Ask
 from tocsin.outbound_http import send
 
@@ -25,11 +24,10 @@ class GuardedTransport:
         self._exchanges = exchanges
 
     def handle_request(self, request: Any) -> Any:
-        exchange = opened(self._exchanges, request)
-        if exchange is None:
+        http_exchange = opened(self.library, self._exchanges, request)
+        if http_exchange is None:
             return self._transport.handle_request(request)
-        http_exchange = HttpxExchange(self.library, exchange, request)
-        if exchange.wants_request:
+        if http_exchange.exchange.wants_request:
             http_exchange.on_request(request.read())
         try:
             response = self._transport.handle_request(http_exchange.request)
@@ -42,12 +40,10 @@ class GuardedTransport:
             return http_exchange.with_stream(response, response.stream)
         parts = self._parts(http_exchange, response)
         first: list[bytes] = []
-        if http_exchange.reads_first:
-            # A document is one part, unless it is too large to be read.
-            wanted = 2 if http_exchange.head.kind == DOCUMENT else 1
+        if http_exchange.parts_first:
             for part in parts:
                 first.append(part)
-                if len(first) == wanted:
+                if len(first) == http_exchange.parts_first:
                     break
             else:
                 return http_exchange.complete(response, b"".join(first))
@@ -65,17 +61,13 @@ class GuardedTransport:
                 segments = exchange.on_response_chunk(content)
                 if early := http_exchange.early(segments):
                     yield early
-                passed = gate.pass_on(segments, ask)[len(early) :]
+                if following := http_exchange.after(early, gate.pass_on(segments, ask)):
+                    yield following
                 if gate.instead is not None:
-                    break
-                if passed:
-                    yield passed
-            else:
-                passed = gate.pass_on(exchange.on_response_end(), ask, is_end=True)
-                if passed and gate.instead is None:
-                    yield passed
-            if gate.instead is not None and gate.is_sent:
-                yield passed + http_exchange.rest()
+                    return
+            passed = gate.pass_on(exchange.on_response_end(), ask, is_end=True)
+            if following := http_exchange.after(b"", passed):
+                yield following
         finally:
             response.close()
             gate.close()
@@ -102,18 +94,14 @@ class GuardedTransport:
         self._transport.close()
 
 
-class HttpxBody:
-    """A response's body: parts that are there already, and those that come."""
-
-    def __init__(self, first: Sequence[bytes], parts: Iterator[bytes], response: Any, gate: HttpGate) -> None:
-        self._first, self._parts = first, parts
-        self._response, self._gate = response, gate
+class HttpxBody(BodyParts):
+    """A response's body for sync callers."""
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._first
         yield from self._parts
 
     def close(self) -> None:
-        self._parts.close()  # type: ignore[attr-defined]
+        self._parts.close()
         self._response.close()  # also where no part was asked for
         self._gate.close()
