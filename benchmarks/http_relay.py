@@ -11,19 +11,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from rich.table import Table
 
 from benchmarks.compiled import kinds, named
 from benchmarks.dataplane.hops import Hop, _program, _start, envoy, free_port, missing, start_relay
-from benchmarks.dataplane.load import Shape
+from benchmarks.dataplane.load import Figures, Shape, load_http1, medians
+from benchmarks.dataplane.load import Table as Measured
 from benchmarks.harness.chat import CHAT, tokens_bundle
 from benchmarks.harness.envoy import bootstrap
 from benchmarks.http_reading import microseconds, of_four_kilobytes
@@ -41,15 +40,6 @@ HEAD = (
     b"Authorization: Bearer none\r\nX-Stainless-Lang: python\r\nX-Stainless-Async: false\r\nContent-Length: 64\r\n\r\n"
 )
 BODY = b"x" * 64
-
-
-class Row(NamedTuple):
-    """Of one run: microseconds a request, and requests a second."""
-
-    cpu_us: float
-    latency_us: float
-    p99_us: float
-    requests_per_s: float
 
 
 def main() -> None:
@@ -72,14 +62,9 @@ def main() -> None:
     finish({**facts, "parsers": parsers}, checks(table, parsers), options.json)
 
 
-def measure(work: Path, rounds: int, started: list[Hop]) -> dict[str, dict[str, Row]]:
+def measure(work: Path, rounds: int, started: list[Hop]) -> Measured:
     """Every way in every shape, interleaved; each figure's median."""
-    tokens_bundle(work / "bench.tocsin")
-    (work / "answer.json").write_bytes(of_four_kilobytes(True))
-    request = work / "request.json"
-    request.write_text(json.dumps({"model": "m", "messages": [{"role": "user", "content": "a question"}]}))
-    answering = f"root {work}; default_type application/json; rewrite ^ /answer.json break;"
-    upstream = start_nginx(work, "upstream", answering)
+    upstream, request = start_model(work)
     started.append(upstream)
     passing = "proxy_pass http://model; proxy_http_version 1.1; proxy_set_header Connection '';"
     ways = [
@@ -94,35 +79,24 @@ def measure(work: Path, rounds: int, started: list[Hop]) -> dict[str, dict[str, 
             more = "scoring_budget: 1s\n"
             ways.append(start_relay(name, work, upstream.port, mode, settings, more, compiled=compiled))
     started += ways[1:]
-    runs: dict[str, dict[str, list[Row]]] = {shape: {way.name: [] for way in ways} for shape in SHAPES}
+    runs: dict[str, dict[str, list[Figures]]] = {shape: {way.name: [] for way in ways} for shape in SHAPES}
     for turn in range(rounds + 1):  # the first warms up
         for shape, load_shape in SHAPES.items():
             for way in ways:
-                row = run(way, request, load_shape if turn else load_shape._replace(requests=500))
+                row = load_http1(way, CHAT, request, load_shape if turn else load_shape._replace(requests=500))
                 if turn:
                     runs[shape][way.name].append(row)
-    return {shape: {name: _median(rows) for name, rows in of.items()} for shape, of in runs.items()}
+    return {shape: {name: medians(rows) for name, rows in of.items()} for shape, of in runs.items()}
 
 
-def run(hop: Hop, request: Path, shape: Shape) -> Row:
-    """Drive a hop over HTTP/1.1. Raises SystemExit when a request fails."""
-    with tempfile.NamedTemporaryFile(prefix="h2load-") as log:
-        before = hop.cpu_us()
-        command = [
-            str(shutil.which("h2load")), "--h1", "-n", str(shape.requests), "-c", str(shape.connections),
-            "-m", str(shape.streams), "-d", str(request), f"--log-file={log.name}",
-            "-H", "content-type: application/json", f"http://127.0.0.1:{hop.port}{CHAT}",
-        ]  # fmt: skip
-        output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
-        cpu = hop.cpu_us() - before
-        rows = [line.split() for line in Path(log.name).read_text().splitlines()]
-    if len(rows) != shape.requests or any(row[1] != "200" for row in rows):
-        raise SystemExit(f"{hop.name}: not every request succeeded:\n{output}")
-    times = sorted(int(row[2]) for row in rows)
-    ends = [int(row[0]) + int(row[2]) for row in rows]
-    seconds = (max(ends) - min(int(row[0]) for row in rows)) / 1e6
-    mean, p99 = sum(times) / len(times), times[int(len(times) * 0.99)]
-    return Row(cpu / shape.requests, mean, p99, shape.requests / seconds)
+def start_model(work: Path) -> tuple[Hop, Path]:
+    """nginx that answers as a model server, with a bundle for its answers in `bench.tocsin`; and a request to it."""
+    tokens_bundle(work / "bench.tocsin")
+    (work / "answer.json").write_bytes(of_four_kilobytes(True))
+    request = work / "request.json"
+    request.write_text(json.dumps({"model": "m", "messages": [{"role": "user", "content": "a question"}]}))
+    answering = f"root {work}; default_type application/json; rewrite ^ /answer.json break;"
+    return start_nginx(work, "upstream", answering), request
 
 
 def start_nginx(work: Path, name: str, location: str, upstream: int = 0) -> Hop:
@@ -200,14 +174,10 @@ def readers() -> dict[str, Callable[[], Any]]:
     return parsers
 
 
-def _median(rows: list[Row]) -> Row:
-    return Row(*(sorted(column)[len(column) // 2] for column in zip(*rows, strict=True)))
-
-
-def show(table: dict[str, dict[str, Row]], parsers: dict[str, float]) -> None:
+def show(table: Measured, parsers: dict[str, float]) -> None:
     """Print a table for each shape, and one of the parsers."""
     for shape, rows in table.items():
-        shown = Table("way", "CPU us", "mean us", "p99 us", "requests/s", title=f"{shape}: a completion of 4 KB")
+        shown = Table("way", "mean us", "p99 us", "requests/s", "CPU us", title=f"{shape}: a completion of 4 KB")
         for name, row in rows.items():
             shown.add_row(name, *(f"{value:,.0f}" for value in row))
         console.print(shown)
@@ -217,7 +187,7 @@ def show(table: dict[str, dict[str, Row]], parsers: dict[str, float]) -> None:
     console.print(shown)
 
 
-def checks(table: dict[str, dict[str, Row]], parsers: dict[str, float]) -> list[Check]:
+def checks(table: Measured, parsers: dict[str, float]) -> list[Check]:
     """Judging against passing on, and our parser against a kept one."""
     results = []
     for name, row in table["16x16"].items():

@@ -19,11 +19,10 @@ from rich.table import Table
 
 from benchmarks.compiled import kinds, named
 from benchmarks.dataplane.hops import Hop, missing, start_relay
-from benchmarks.dataplane.load import Shape
-from benchmarks.harness.chat import tokens_bundle
+from benchmarks.dataplane.load import Shape, load_http1
+from benchmarks.harness.chat import CHAT
 from benchmarks.harness.judge_server import judge_server
-from benchmarks.http_reading import of_four_kilobytes
-from benchmarks.http_relay import run, start_nginx
+from benchmarks.http_relay import start_model
 from benchmarks.report import Check, arguments, at_most, console, finish
 
 SHAPE, WARM_UP = Shape(16, 16, 8_000), Shape(16, 16, 500)
@@ -64,12 +63,7 @@ def main() -> None:
 
 def measure(work: Path, rounds: int, started: list[Hop]) -> tuple[dict[str, list[float]], int]:
     """Microseconds of CPU a request of each way, round by round, and how often the judge was asked."""
-    tokens_bundle(work / "bench.tocsin")
-    (work / "answer.json").write_bytes(of_four_kilobytes(True))
-    request = work / "request.json"
-    request.write_text(json.dumps({"model": "m", "messages": [{"role": "user", "content": "a question"}]}))
-    answering = f"root {work}; default_type application/json; rewrite ^ /answer.json break;"
-    upstream = start_nginx(work, "upstream", answering)
+    upstream, request = start_model(work)
     started.append(upstream)
     with judge_server(lambda prompt: {"5": 0.9, "1": 0.1}) as judge:
         for compiled in kinds():
@@ -90,7 +84,7 @@ def measure(work: Path, rounds: int, started: list[Hop]) -> tuple[dict[str, list
         for turn in range(rounds + 1):  # the first warms up
             relays = started[1:] if turn % 2 else started[:0:-1]
             for hop in relays:
-                row = run(hop, request, SHAPE if turn else WARM_UP)
+                row = load_http1(hop, CHAT, request, SHAPE if turn else WARM_UP)
                 if turn:
                     costs[hop.name].append(row.cpu_us)
         return costs, len(judge.prompts)

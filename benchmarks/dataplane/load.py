@@ -36,22 +36,31 @@ Table = dict[str, dict[str, Figures]]  # by hop and column
 
 
 def load(hop: Hop, path: str, request: Path, shape: Shape) -> Figures:
-    """Drive a hop. Raises SystemExit when a request fails."""
+    """Drive a hop with calls of gRPC over HTTP/2. Raises SystemExit when a request fails."""
+    headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+    return _h2load(hop, path, request, shape, ["-w", "24", "-W", "24", *headers])
+
+
+def load_http1(hop: Hop, path: str, request: Path, shape: Shape) -> Figures:
+    """Drive a hop with requests of JSON over HTTP/1.1. Raises SystemExit when a request fails."""
+    return _h2load(hop, path, request, shape, ["--h1", "-H", "content-type: application/json"])
+
+
+def _h2load(hop: Hop, path: str, request: Path, shape: Shape, options: list[str]) -> Figures:
     scheme = "https" if hop.tls else "http"
     with tempfile.NamedTemporaryFile(prefix="h2load-") as log:
         before = hop.cpu_us()
         command = [
             str(shutil.which("h2load")), "-n", str(shape.requests), "-c", str(shape.connections),
-            "-m", str(shape.streams), "-d", str(request), "-w", "24", "-W", "24", f"--log-file={log.name}",
-            "-H", "content-type: application/grpc", "-H", "te: trailers",
+            "-m", str(shape.streams), "-d", str(request), f"--log-file={log.name}", *options,
             *([f"--rps={shape.rate / shape.connections:.0f}"] if shape.rate else []),
             f"{scheme}://127.0.0.1:{hop.port}{path}",
         ]  # fmt: skip
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
         cpu = hop.cpu_us() - before
         rows = [line.split() for line in Path(log.name).read_text().splitlines()]
     if len(rows) != shape.requests or any(row[1] != "200" for row in rows):
-        raise SystemExit(f"{hop.name}: not every request succeeded:\n{said}")
+        raise SystemExit(f"{hop.name}: not every request succeeded:\n{output}")
     times = sorted(int(row[2]) for row in rows)
     ends = [int(row[0]) + int(row[2]) for row in rows]
     seconds = (max(ends) - min(int(row[0]) for row in rows)) / 1e6
