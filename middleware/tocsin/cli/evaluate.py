@@ -22,7 +22,8 @@ from tocsin.offline.engine import HERE, engine_of
 from tocsin.offline.evaluating import evaluate_files
 from tocsin.offline.scoring import ScoreReader, responses_of
 from tocsin.recording.division import require_whole_sessions, unseen_rows
-from tocsin.recording.reading import SESSION, Mask, RecordedFile, Recording
+from tocsin.recording.parquet_files import Mask
+from tocsin.recording.reading import SESSION, RecordedFile, Recording
 from tocsin_calibration import Bundle, CalibrationError, Costs, Evaluation, Promise, distributional_correctness
 from tocsin_calibration import evaluate as make_evaluation
 from tocsin_calibration.evaluation.report import report

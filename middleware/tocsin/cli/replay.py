@@ -16,7 +16,8 @@ from tocsin.cli.scored_recording import ScoredRecording, require_finite
 from tocsin.cli.tables import print_table
 from tocsin.errors import RecordingError
 from tocsin.offline.scoring import responses_of
-from tocsin.recording.reading import GROUP, SESSION, SIGNAL_PREFIX
+from tocsin.recording.parquet_files import SIGNAL_PREFIX
+from tocsin.recording.reading import GROUP, SESSION
 from tocsin.replay.page import report, summary_lines
 from tocsin.replay.replay import replay as replayed
 from tocsin_calibration import Bundle, CalibrationError, Promise

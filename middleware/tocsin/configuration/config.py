@@ -25,7 +25,8 @@ from tocsin.configuration.second_opinion import opinion_model
 from tocsin.configuration.state import ROUND_TRIPS, TIMEOUT, StateConfig
 from tocsin.configuration.telemetry import TelemetryConfig
 from tocsin.errors import ConfigError
-from tocsin.protocols.protocol import ProtocolConfig, is_http, presets
+from tocsin.protocols.protocol import is_http, presets
+from tocsin.protocols.settings import ProtocolConfig
 
 
 class Config(BaseSettings):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tocsin.configuration.actions import AbstainConfig, BlockConfig, FallbackConfig, ReactionField, RetryConfig
 from tocsin.configuration.fields import CONNECTION, STREAM, Duration, GroupField, SessionField, SignalField
 from tocsin.configuration.second_opinion import SecondOpinionConfig
-from tocsin.protocols.protocol import Judged
+from tocsin.protocols.settings import Judged
 
 
 class RiskConfig(BaseModel):

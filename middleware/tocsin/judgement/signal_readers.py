@@ -11,8 +11,8 @@ from tocsin.judgement.signal_shapes import SignalShapes
 from tocsin.protocols.metadata import MetadataSignals, NoMessageSignals
 from tocsin.protocols.method import AT_END, Edit, Method, Opened, Reader
 from tocsin.protocols.paths import INITIAL, METADATA, TRAILING, SignalPath
-from tocsin.protocols.protocol import judged_every
 from tocsin.protocols.rows import Reading
+from tocsin.protocols.settings import judged_every
 from tocsin.unscored import Unscored
 
 

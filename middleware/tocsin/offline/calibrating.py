@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from tocsin.offline.engine import Engine
 from tocsin.offline.scoring import ScoreReader, Scores
-from tocsin.recording.reading import Mask, Recording
+from tocsin.recording.parquet_files import Mask
+from tocsin.recording.reading import Recording
 from tocsin_calibration import CalibrationError
 from tocsin_calibration.sweeps import Counting, Responses, Rows, checked
 from tocsin_calibration.thresholds.counting import RankCounts

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.errors import RecordingError
-from tocsin.recording.reading import SIGNAL_PREFIX, Mask, RecordedFile, Recording, read_recording, require_pyarrow
+from tocsin.recording.parquet_files import SIGNAL_PREFIX, Mask
+from tocsin.recording.reading import RecordedFile, Recording, read_recording, require_pyarrow
 from tocsin_calibration import Bundle
 from tocsin_detectors import Scorer
 

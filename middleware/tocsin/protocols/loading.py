@@ -10,8 +10,9 @@ import grpc
 from tocsin.errors import ConfigError
 from tocsin.protocols.descriptors import Pool, pool_of
 from tocsin.protocols.method import Method
-from tocsin.protocols.protocol import ProtocolConfig, is_http, methods, preset, route_preset
+from tocsin.protocols.protocol import is_http, methods, preset, route_preset
 from tocsin.protocols.reflection import reflected_pool
+from tocsin.protocols.settings import ProtocolConfig
 
 
 def methods_of(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from tocsin.errors import RecordingError
 from tocsin.recording.columns import SHAPE, to_array
-from tocsin.recording.reading import SIGNAL_PREFIX, require_pyarrow
+from tocsin.recording.parquet_files import SIGNAL_PREFIX
+from tocsin.recording.reading import require_pyarrow
 
 if TYPE_CHECKING:
     import pyarrow

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.errors import RecordingError
-from tocsin.recording.reading import Mask, RecordedFile
+from tocsin.recording.parquet_files import Mask
+from tocsin.recording.reading import RecordedFile
 from tocsin_calibration import uniforms
 
 CALIBRATING = 1  # told apart from the division for fitting

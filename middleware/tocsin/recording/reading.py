@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,17 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.errors import ConfigError, RecordingError
-from tocsin.recording.columns import declared_shape, padded_rows, to_array
+from tocsin.recording.columns import padded_rows
+from tocsin.recording.parquet_files import (
+    SIGNAL_PREFIX,
+    Mask,
+    Shape,
+    joint_shape,
+    rows_of,
+    sha256_of,
+    signal_column,
+    signal_names,
+    signal_shapes,
+    tables,
+)
 from tocsin_detectors import FittingData, Observations, SignalError
 from tocsin_detectors.free_length import FreeLength
-from tocsin_detectors.observation import BATCH
 
 if TYPE_CHECKING:
     import pyarrow
 
-Mask = NDArray[np.bool_]
-Shape = tuple[int, ...]
-SIGNAL_PREFIX = "signal."  # begins the name of a signal's column
 SESSION, GROUP = "session", "group"  # columns that `tocsin record` writes
 
 
@@ -93,7 +100,7 @@ class Recording(FittingData):
         order = np.arange(len(self.files)) if shuffle is None else shuffle.permutation(len(self.files))
         for file in (self.files[at] for at in order):
             meant = file.mask
-            for start, table in _tables(file.path, self._columns(), shuffle):
+            for start, table in tables(file.path, self._columns(), shuffle):
                 chosen = np.flatnonzero(meant[start : start + len(table)])
                 if not len(chosen):
                     continue
@@ -169,7 +176,7 @@ class Recording(FittingData):
 
     def _values(self, path: Path, name: str, table: pyarrow.Table) -> NDArray[np.float32]:
         free, shape = self._free.get(name), self._shapes[name]
-        values = _column(path, self.prefix + name, table, free)
+        values = signal_column(path, self.prefix + name, table, free)
         if free is not None and values.ndim == len(shape) + 1:
             values = padded_rows(values, shape[free.axis], free)
         if values.shape[1:] != shape and int(np.prod(values.shape[1:])) != int(np.prod(shape)):
@@ -200,113 +207,22 @@ def read_recording(
     models: set[str] = set()
     files = []
     for source in paths:
-        files_of_path, rows = _rows_of(source, model)
+        files_of_path, rows = rows_of(source, model)
         models |= files_of_path
         if rows.any():
-            files.append(RecordedFile.of(source, _sha256(source), rows))
+            files.append(RecordedFile.of(source, sha256_of(source), rows))
     if model is None and len(models) > 1:
         raise RecordingError(f"{path}: holds several models ({', '.join(sorted(models))}); choose one with --model")
     if not files:
         raise RecordingError(f"{path}: holds no responses of model '{model}'")
-    names = _names(files[0].path, list(signals), list(optional), prefix)
+    names = signal_names(files[0].path, list(signals), list(optional), prefix)
     free = {name: length for name, length in (free or {}).items() if name in names}
-    shapes = [_shapes(file, names, free, prefix) for file in files]
+    shapes = [signal_shapes(file.path, names, free, prefix) for file in files]
     joint = dict(shapes[0])
     for file, file_shapes in zip(files, shapes, strict=True):
         for name, shape in file_shapes.items():
-            joint[name] = _joint(file.path, files[0].path, name, joint[name], shape, free.get(name))
+            joint[name] = joint_shape(file.path, files[0].path, name, joint[name], shape, free.get(name))
     return Recording(tuple(files), joint, free, prefix)
-
-
-def _rows_of(path: Path, model: str | None) -> tuple[set[str], Mask]:
-    """The models in a file, and which of its rows are the model's."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    from pyarrow import compute
-
-    try:
-        with pq.ParquetFile(path) as file:
-            if "model" not in file.schema_arrow.names:
-                return set(), np.ones(file.metadata.num_rows, bool)
-            column = file.read(["model"]).column("model")
-    except (OSError, pa.ArrowException) as error:
-        raise RecordingError(f"{path}: is no Parquet file ({error})") from error
-    models = set(column.unique().to_pylist())
-    if model is None:
-        return models, np.ones(len(column), bool)
-    return models, np.asarray(compute.fill_null(compute.equal(column, model), False))
-
-
-def _names(path: Path, signals: list[str], optional: list[str], prefix: str) -> list[str]:
-    import pyarrow.parquet as pq
-
-    kind = prefix.removesuffix(".")
-    there = [n.removeprefix(prefix) for n in pq.read_schema(path).names if n.startswith(prefix)]
-    for signal in signals or there or ["?"]:
-        if signal not in there:
-            names = ", ".join(there) or f"none; {kind}s are columns named {prefix}NAME"
-            other = "; tocsin convert reads tables whose columns have other names" if prefix == SIGNAL_PREFIX else ""
-            raise RecordingError(f"{path}: has no {kind} '{signal}' (it has: {names}){other}")
-    return list(dict.fromkeys([*(signals or there), *(name for name in optional if name in there)]))
-
-
-def _shapes(file: RecordedFile, names: list[str], free: Mapping[str, FreeLength], prefix: str) -> dict[str, Shape]:
-    """Each signal's shape in a file: as in its first rows, and as long as the longest along a free axis."""
-    shapes: dict[str, Shape] = {}
-    for _, table in _tables(file.path, [prefix + name for name in names], None):
-        for name in names:
-            shape = _column(file.path, prefix + name, table, free.get(name)).shape[1:] or (1,)
-            before = shapes.get(name, shape)
-            shapes[name] = _joint(file.path, file.path, name, before, shape, free.get(name))
-        if not free:
-            break
-    return shapes
-
-
-def _joint(path: Path, first: Path, name: str, before: Shape, shape: Shape, free: FreeLength | None) -> Shape:
-    """The shape that holds both. Raises RecordingError when they differ in an axis that is not free."""
-    if free is not None and len(shape) == len(before) > free.axis:
-        longest = max(shape[free.axis], before[free.axis])
-        joint = tuple(longest if axis == free.axis else size for axis, size in enumerate(before))
-        if joint == tuple(longest if axis == free.axis else size for axis, size in enumerate(shape)):
-            return joint
-    elif np.prod(shape) == np.prod(before):
-        return max(before, shape, key=len)
-    raise RecordingError(f"{path}: signal '{name}' has the shape {list(shape)}, but {list(before)} in {first.name}")
-
-
-def _tables(
-    path: Path, columns: Sequence[str], shuffle: np.random.Generator | None
-) -> Iterator[tuple[int, pyarrow.Table]]:
-    """A file's columns in batches, each with the number of its first row; row groups in any order when shuffled."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        starts = np.cumsum([0, *sizes])
-        order: Any = range(len(sizes)) if shuffle is None else shuffle.permutation(len(sizes))
-        for group in order:
-            start = int(starts[group])
-            for batch in file.iter_batches(BATCH, [int(group)], list(columns)):
-                yield start, pa.Table.from_batches([batch])
-                start += len(batch)
-
-
-def _column(path: Path, column: str, table: pyarrow.Table, free: FreeLength | None) -> NDArray[np.float32]:
-    kind, _, name = column.partition(".")
-    if column not in table.column_names:
-        raise RecordingError(
-            f"{path}: has no {kind} '{name}', which other files of the recording have; a bundle reads the same signals "
-            f"of every response: give methods that answer with others a protocol and a model each, and record again"
-        )
-    where = f"{path}: {kind} '{name}'"
-    return to_array(table.column(column), where, declared_shape(table.schema.field(column)), free)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_pyarrow() -> None:

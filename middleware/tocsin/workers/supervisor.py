@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
-import os
 import signal
 import socket
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -36,13 +32,12 @@ from tocsin.opinions.health import lasting_facts as lasting_opinions
 from tocsin.opinions.models import opinion_models
 from tocsin.recording import sampling
 from tocsin.relay.health import Facts, families, lasting_facts, summed_facts
-from tocsin.reloading import RELOAD_TIMEOUT, in_words, read_anew, reload_handler, within_deadline
+from tocsin.reloading import in_words, read_anew, reload_handler, within_deadline
 from tocsin.sinks.events import EVENTS_IN_MEMORY
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.telemetry.sending import Telemetry
 from tocsin.telemetry.sending import families as export_families
-from tocsin.workers.worker import MAX_LINE
-from tocsin_detectors.sharing import FOLDER
+from tocsin.workers.process import WorkerProcess
 
 log = logging.getLogger("tocsin")
 
@@ -66,7 +61,7 @@ class Supervisor:
         self._rest.register(self)
         self._rest.register(guard.state)
         self._telemetry = None if config.opentelemetry is None else Telemetry(config.opentelemetry)
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, WorkerProcess] = {}
         self._retired: Facts = {}
         self._alarms: deque[Event] = deque(maxlen=EVENTS_IN_MEMORY)
         self._restarts = 0
@@ -110,7 +105,7 @@ class Supervisor:
                 admin = AdminServer(self.config, [reload_handler(self.reload)])
                 await admin.start()
                 opened.push_async_callback(admin.stop)
-            first = [_Worker(number, self._path, folder) for number in range(self.config.workers)]
+            first = [WorkerProcess(number, self._path, folder) for number in range(self.config.workers)]
             self._workers = {worker.number: worker for worker in first}
             await asyncio.gather(*(worker.start() for worker in first))
             keeping += [loop.create_task(self._keep(worker)) for worker in first]
@@ -189,7 +184,7 @@ class Supervisor:
             reloads.add_metric([outcome], count)
         yield from (up, restarts, reloads)
 
-    async def _keep(self, worker: _Worker) -> None:
+    async def _keep(self, worker: WorkerProcess) -> None:
         """Read a worker's reports, and restart it when it dies."""
         wait = MIN_BACKOFF
         loop = asyncio.get_running_loop()
@@ -210,7 +205,7 @@ class Supervisor:
                 ]
             )
             worker.relay = {}
-            code = await worker.gone()
+            code = await worker.wait_for_end()
             if worker.is_ending():
                 return
             wait = MIN_BACKOFF if loop.time() - since > STABLE_AFTER else min(2 * wait, MAX_BACKOFF)
@@ -254,82 +249,6 @@ class Supervisor:
             except OSError as error:
                 raise StartError(f"cannot listen on {listen}: {error.strerror or error}") from error
             self._reserved.append(bound)
-
-
-class _Worker:
-    """One worker process, restarted under the same number."""
-
-    def __init__(self, number: int, path: Path, folder: str) -> None:
-        self.number = number
-        self._environment = {**os.environ, FOLDER: folder} if folder else None
-        self.relay: Facts = {}
-        self.ready = asyncio.Event()
-        self._ending = False
-        self._path = path
-        self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._answer: asyncio.Future[str] | None = None
-        self._reloads = 0  # how often it was told to reload: an answer that comes too late is not the next one's
-
-    async def start(self) -> None:
-        """Start the process."""
-        self.ready.clear()
-        ours, theirs = socket.socketpair()
-        command = ["-m", "tocsin", "serve", "-c", str(self._path), "--worker", str(theirs.fileno())]
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, *command, pass_fds=[theirs.fileno()], env=self._environment
-        )
-        theirs.close()
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=MAX_LINE)
-
-    async def reports(self) -> Any:
-        """The worker's reports of its counts, until it ends."""
-        assert self._reader is not None and self._writer is not None
-        with suppress(ConnectionError):
-            while line := await self._reader.readline():
-                try:
-                    said = json.loads(line)
-                except ValueError:  # cut short by its end
-                    break
-                if "metrics" in said:
-                    self.ready.set()
-                    yield said
-                elif self._answer is not None and not self._answer.done() and said["number"] == self._reloads:
-                    if "failed" in said:
-                        self._answer.set_exception(ReloadError(said["failed"]))
-                    else:
-                        self._answer.set_result(said["reloaded"])
-        self._writer.close()
-
-    async def reload(self) -> str:
-        """Have the worker reload. Raises ReloadError."""
-        assert self._writer is not None
-        self._answer = asyncio.get_running_loop().create_future()
-        self._reloads += 1
-        self._writer.write(json.dumps({"do": "reload", "number": self._reloads}).encode() + b"\n")
-        try:
-            async with asyncio.timeout(RELOAD_TIMEOUT + 10):
-                return await self._answer
-        except TimeoutError:
-            raise ReloadError(f"worker {self.number} did not answer") from None
-
-    async def gone(self) -> int:
-        """Wait for the end of the process; its exit code."""
-        assert self._process is not None
-        self.ready.clear()
-        return await self._process.wait()
-
-    def is_ending(self) -> bool:
-        """Whether the worker was signalled to end."""
-        return self._ending
-
-    def end(self, number: signal.Signals) -> None:
-        """Have the worker drain and end, by SIGTERM (after `drain_delay`) or SIGINT."""
-        self._ending = True
-        if self._process is not None and self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.send_signal(number)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tocsin.protocols.descriptors import message_class
-from tocsin.protocols.protocol import ProtocolConfig, preset, routes
+from tocsin.protocols.protocol import preset, routes
+from tocsin.protocols.settings import ProtocolConfig
 from tocsin.protocols.texts import Conversation, Texts
 from tocsin.unscored import Unscored
 

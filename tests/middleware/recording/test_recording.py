@@ -319,7 +319,7 @@ def test_a_recording_is_read_in_batches_as_it_would_be_at_once(tmp_path: Path, m
     for number, part in enumerate(np.split(rows, [200])):
         columns = {"model": ["m", "n"] * (len(part) // 2), "signal.a": list(part)}
         pq.write_table(pa.table(columns), tmp_path / f"{number}.parquet", row_group_size=60)
-    monkeypatch.setattr("tocsin.recording.reading.BATCH", 37)
+    monkeypatch.setattr("tocsin.recording.parquet_files.BATCH", 37)
     recording = read_recording(tmp_path, "n")
     np.testing.assert_array_equal(recording.load()["a"], rows[1::2])
     shuffled = [np.vstack([part["a"] for part in recording.batches(np.random.default_rng(1))]) for _ in range(2)]
@@ -333,7 +333,7 @@ def test_detectors_learn_the_same_from_disk_as_from_memory(tmp_path: Path, monke
     safe = safe_traffic(400, seed=1)
     columns = {f"signal.{name}": list(safe[name]) for name in safe}
     pq.write_table(pa.table(columns), tmp_path / "safe.parquet")
-    monkeypatch.setattr("tocsin.recording.reading.BATCH", 64)
+    monkeypatch.setattr("tocsin.recording.parquet_files.BATCH", 64)
     names = "kl_matching mahalanobis pca_residual knn"
     recording = read_recording(tmp_path)
     memory, disk = (compile([parse(name) for name in names.split()], data) for data in (recording.load(), recording))

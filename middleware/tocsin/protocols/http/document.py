@@ -29,6 +29,7 @@ from tocsin.protocols.http.following import (
     several,
     through,
 )
+from tocsin.protocols.http.node import Node
 from tocsin.protocols.paths import Step, steps
 from tocsin.unscored import Unscored
 
@@ -36,15 +37,6 @@ ROOT = "$"  # as the first step of a path: the document itself, where that is an
 AXIS, ROWS = "", "*"  # what brackets take: an axis of values, or responses of their own
 BOM = b"\xef\xbb\xbf"
 
-# Numbers, or arrays of them of up to four axes. True and false are numbers, too: tensors of BOOL have them.
-_SCALAR = float | bool
-_NUMBERS: Any = _SCALAR | list[_SCALAR | list[_SCALAR | list[_SCALAR | list[_SCALAR]]]]
-_PACKED: Any = _SCALAR | str | list[_SCALAR | str | list[_SCALAR | str | list[_SCALAR | str | list[_SCALAR | str]]]]
-_LEAVES: dict[str, Any] = {
-    "number": _NUMBERS,
-    "packed": _PACKED,  # or base64 of packed numbers
-    "text": str | int | float | bool,
-}
 _EMPTY = frozenset((b"null", b'""', b"[]", b"{}", b"false"))
 
 _FOLDED_TO_ASCII = ("\u017f".encode(), "\u212a".encode())  # the long s and the sign of kelvin, which are s and k to Go
@@ -68,59 +60,12 @@ class Place(NamedTuple):
         return _is_present(value)
 
 
-class _Node:
-    """What is read at one place of a document: members of an object, elements of an array, or a value. Where only the
-    presence of a value matters, its bytes are kept.
-    """
-
-    def __init__(self) -> None:
-        self.members: dict[str, _Node] = {}
-        self.element: _Node | None = None
-        self.leaves: set[str] = set()
-
-    def member(self, name: str) -> tuple[_Node, str]:
-        """The node of a member, and the attribute that holds its value."""
-        child = self.members.setdefault(name, _Node())
-        return child, f"member{list(self.members).index(name)}"
-
-    def elements(self) -> _Node:
-        """The node of all elements."""
-        if self.element is None:
-            self.element = _Node()
-        return self.element
-
-    def type(self) -> Any:
-        """The msgspec type of this node."""
-        options = [_LEAVES[leaf] for leaf in sorted(self.leaves)]
-        if self.members:
-            attributes = [f"member{at}" for at in range(len(self.members))]
-            fields = [
-                (name, child.optional(), None) for name, child in zip(attributes, self.members.values(), strict=True)
-            ]
-            rename = dict(zip(attributes, self.members, strict=True))
-            options.append(msgspec.defstruct("Members", fields, rename=rename, gc=False))
-        if self.element is not None:
-            inner = self.element.type()
-            options = [option for option in options if option is not _NUMBERS] + [list[inner]]  # type: ignore[valid-type]
-        if not options:
-            return msgspec.Raw
-        union = options[0]
-        for option in options[1:]:
-            union = union | option
-        return union
-
-    def optional(self) -> Any:
-        """The type where the value may be null."""
-        inner = self.type()
-        return inner if inner is msgspec.Raw else inner | None
-
-
 class Document:
     """Documents of one kind, such as the responses of a route. `side` is their name in error messages."""
 
     def __init__(self, side: str) -> None:
         self.side = side
-        self._root = _Node()
+        self._root = Node()
         self.names: set[str] = set()  # of all members on paths
         self._ends: dict[str, dict[tuple[int, str], _End]] = {}  # by the last member's name
         self._decoder: msgspec.json.Decoder[Any] | None = None
@@ -259,7 +204,7 @@ class _Resolver:
         self.by_rows = False
         self.names: set[str] = set()
 
-    def rest(self, node: _Node, wanted: Sequence[Step]) -> _PathRest:
+    def rest(self, node: Node, wanted: Sequence[Step]) -> _PathRest:
         """Resolve the members that follow a value."""
         if wanted:
             return self._member(node, wanted[0].field, list(wanted[0].takes), wanted[0], wanted[1:])
@@ -267,7 +212,7 @@ class _Resolver:
             node.leaves.add(self._leaf)
         return _PathRest(itself, [])
 
-    def take(self, node: _Node, step: Step, brackets: list[str], rest: Sequence[Step]) -> _PathRest:
+    def take(self, node: Node, step: Step, brackets: list[str], rest: Sequence[Step]) -> _PathRest:
         """Resolve the brackets that follow a value."""
         if not brackets:
             return self.rest(node, rest)
@@ -288,7 +233,7 @@ class _Resolver:
             return _PathRest(several([part.follow for part in parts]), [end for part in parts for end in part.ends])
         return self._named(node, bracket, brackets, step, rest)
 
-    def _member(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _PathRest:
+    def _member(self, node: Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _PathRest:
         child, attribute = node.member(name)
         self.names.add(name)
         get = Get(attribute)
@@ -297,7 +242,7 @@ class _Resolver:
             return _PathRest(through(get, inner.follow), [_End(name, (id(node), attribute), get)])
         return inner.by(get)
 
-    def _named(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _PathRest:
+    def _named(self, node: Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _PathRest:
         """Of an object the member with that name; of an array the element whose `name` it is. Elements with other names
         may hold anything, so values are kept as bytes until the element is chosen.
         """

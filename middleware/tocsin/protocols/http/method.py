@@ -9,31 +9,18 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tocsin.protocols.field_signals import Alternatives, document_signal
-from tocsin.protocols.field_values import Array, Find
+from tocsin.protocols.field_values import Find
 from tocsin.protocols.http.ask import JsonAsk, JsonEdit
-from tocsin.protocols.http.document import Document, Place
+from tocsin.protocols.http.call_name import CallName
+from tocsin.protocols.http.document import Document
 from tocsin.protocols.http.parts import JsonMessage, elements_of, encoded, members_of, object_of
+from tocsin.protocols.http.reader import JsonReader, OpenedDocument
 from tocsin.protocols.http.values import finders
 from tocsin.protocols.likeliest import Read
 from tocsin.protocols.method import AnsweredRequest, Opened
 from tocsin.protocols.paths import SignalPath, steps
-from tocsin.protocols.rows import Reading, RowPlans, Shapes
+from tocsin.protocols.rows import RowPlans, Shapes
 from tocsin.unscored import Unscored
-
-PATH_KEY = "path."  # what a route's template captures is told as metadata of this kind
-
-
-class OpenedDocument(NamedTuple):
-    """A decoded response, with the model's name where the call gives it."""
-
-    model: str
-    version: str
-    content: bytes
-    kind: Document
-    message: Any
-    is_summary: bool
-    sequence: int
-    empty: bool = False
 
 
 class StreamFormat(NamedTuple):
@@ -87,13 +74,11 @@ class JsonMethod:
         self.signals = dict(signals or {})
         self.error, self.error_event = error, error_event
         self._response, self._request = Document("response"), Document("request")
-        self.model_key, self.version_key = _metadata_key(model), _metadata_key(version)
-        self._model, self._version = self._text_at(model), self._text_at(version)
-        told_at = (self._model, self._version)
-        self._names = [name for side, places in told_at if side == "response" for at in places for name in at.names]
-        self._request_names = [
-            name for side, places in told_at if side == "request" for at in places for name in at.names
-        ]
+        self._model = CallName(model, self._request, self._response)
+        self._version = CallName(version, self._request, self._response)
+        self.model_key, self.version_key = self._model.metadata_key, self._version.metadata_key
+        self._names = [*self._model.members("response"), *self._version.members("response")]
+        self._request_names = [*self._model.members("request"), *self._version.members("request")]
         self._content = [self._response.place(way) for way in _ways(content)]
         self._finish = [self._response.place(way) for way in _ways(self.stream.finish)]
         self._summary = [self._response.place(way) for way in _ways(self.stream.summary)]
@@ -153,8 +138,8 @@ class JsonMethod:
                 self._response.require_single(response, document, self._presence_names)
                 is_summary = any(place.is_present(document) for place in self._finish)
         return OpenedDocument(
-            _text(self._model, document, opened_request),
-            _text(self._version, document, opened_request),
+            self._model.text(document, opened_request),
+            self._version.text(document, opened_request),
             response,
             self._response,
             document,
@@ -232,7 +217,7 @@ class JsonMethod:
 
     def needs_request(self, signals: Mapping[str, SignalPath]) -> bool:
         """Whether some signal, or the model's name, is in the request."""
-        sides = [self._model[0], self._version[0], *(path.side for path in signals.values())]
+        sides = [self._model.side, self._version.side, *(path.side for path in signals.values())]
         return "request" in sides
 
     def edit(self, signals: Mapping[str, SignalPath], amount: int) -> JsonEdit | None:
@@ -308,78 +293,6 @@ class JsonMethod:
             return ways
 
         return document_signal(ways_of, path, self._alternatives)
-
-    def _text_at(self, path: str) -> tuple[str, list[Place]]:
-        if not path or _metadata_key(path):
-            return "", []
-        side, _, rest = path.partition(".")
-        if side not in ("request", "response") or not rest:
-            raise ValueError(
-                f"expected request.PATH, response.PATH, metadata.HEADER or path.NAME of the route, not '{path}'"
-            )
-        document = self._request if side == "request" else self._response
-        return side, [document.place(way.strip().removeprefix(f"{side}."), "text") for way in rest.split("|")]
-
-
-class JsonReader:
-    """Reads a model's signals. Messages that are judged together are joined along the first axis."""
-
-    def __init__(
-        self,
-        signals: Sequence[tuple[str, bool, Read, str]],
-        request: Document,
-        response: Document,
-        names: Mapping[str, Sequence[str]],
-        plans: RowPlans,
-    ) -> None:
-        self._signals = list(signals)
-        self._request, self._response = request, response
-        self._request_names = list(dict.fromkeys(names["request"]))
-        self._response_names = list(dict.fromkeys(names["response"]))
-        self._wants_request = any(in_request for _, in_request, _, _ in signals)
-        self._plans = plans
-
-    def read(self, opened: Sequence[Any], request: bytes | None) -> Reading:
-        """Rows, family and raw contents. Raises Unscored."""
-        requests: list[OpenedDocument] = []
-        if self._wants_request:
-            if request is None:
-                raise Unscored("missing_signal", "there is no request to read a signal from")
-            document = self._request.decode(request)
-            self._request.require_single(request, document, self._request_names, any_case=True)
-            requests = [OpenedDocument("", "", request, self._request, document, False, 0)]
-        if opened[0].kind is not self._response:  # of the method as it was before the configuration was reloaded
-            opened = [
-                part._replace(kind=self._response, message=self._response.decode(part.content)) for part in opened
-            ]
-        raws: list[bytes] = []
-        shaped: list[tuple[tuple[int, ...], bool | None]] = []
-        for name, in_request, read, path in self._signals:
-            values: Array | None = read(requests if in_request else opened, self._plans.width(name))
-            if values is None:
-                side, where = ("request" if in_request else "response"), f" at '{path}'" if path else ""
-                raise Unscored("missing_signal", f"the {side} has no values for the signal '{name}'{where}")
-            shaped.append((values.shape, values.rows))
-            raws.append(values.raw)
-        for part in opened:
-            self._response.require_single(part.content, part.message, self._response_names)
-        rows, family = self._plans.of(tuple(shaped))
-        return rows, family, raws
-
-
-def _text(where: tuple[str, list[Place]], response: Any, request: Any) -> str:
-    side, places = where
-    document = request if side == "request" else response
-    for place in places if document is not None else ():
-        value = place.follow(document)
-        if value is not None and not isinstance(value, list):
-            return str(value)
-    return ""
-
-
-def _metadata_key(path: str) -> str:
-    """The metadata key of what a call gives outside its messages: `path.model` stays, `metadata.KEY` is the header."""
-    return path if path.startswith(PATH_KEY) else path.removeprefix("metadata.") if path.startswith("metadata.") else ""
 
 
 def _ways(path: str) -> list[str]:

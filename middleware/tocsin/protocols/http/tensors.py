@@ -12,8 +12,9 @@ from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
-from tocsin.protocols.http.method import JsonMethod, JsonReader
+from tocsin.protocols.http.method import JsonMethod
 from tocsin.protocols.http.parts import elements_of, encoded, members_of, object_of
+from tocsin.protocols.http.reader import JsonReader
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import Shapes
 from tocsin.unscored import Unscored
