@@ -44,9 +44,9 @@ def rules(
 ) -> None:
     """Write the Prometheus rules that follow from the promises of a configuration's bundles."""
     settings = Config.load(config)
-    wishes = RuleOptions(delta, run_length, timedelta(days=max_age), unscored, by or [], upstream_rate)
+    options = RuleOptions(delta, run_length, timedelta(days=max_age), unscored, by or [], upstream_rate)
     models = watched(settings)
-    groups = [promise(models, wishes), monitor(models, settings, wishes)]
+    groups = [promise(models, options), monitor(models, settings, options)]
     if kind == "file":
         typer.echo(as_file(groups, runbooks), nl=False)
     elif kind == "values":

@@ -277,10 +277,12 @@ class Gate:
         return (Release((item,)),)
 
     def _submit(self, pieces: Sequence[Call]) -> Actions:
+        """Have these pieces judged."""
         self.waiting += len(pieces)
         return [Judge(piece) for piece in pieces]
 
     def _decide(self, piece: Call) -> Actions:
+        """Release what a judged piece covers, or begin what its verdict asks for."""
         verdict = piece.verdict
         if self.holds and verdict is not None:  # who only records gives none
             action = verdict.action
@@ -354,6 +356,7 @@ class Gate:
         return (Release(ready),)
 
     def _ending(self) -> Actions:
+        """The end of the response, once everything before it has gone out."""
         if not self.has_ended or self.waiting or self._deferred or self.state in (ACTING, DONE):
             return NOTHING
         self.state = DONE

@@ -151,6 +151,7 @@ class ProtocolConfig(BaseModel):
 
     @model_validator(mode="after")
     def _one_transport(self) -> ProtocolConfig:
+        """Methods of gRPC or routes of HTTP, and only the settings of either."""
         if not self.is_http:
             foreign = [
                 (name, key) for name, method in self.methods.items() for key in method.model_fields_set & OF_HTTP
