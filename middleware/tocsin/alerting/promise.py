@@ -34,8 +34,8 @@ def _broken(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], option
     if windows:
         parts.append(_exceeds_limit(limits.windows, windows, every))
         sure.append(
-            f"While the promise is kept, any alert of this kind ever fires with probability at most {options.delta:g} a "
-            "process."
+            f"While the promise is kept, any alert of this kind ever fires with probability at most {options.delta:g} "
+            "a process."
         )
     lengths = [model for model in fixed if model.run_length]
     if lengths:
