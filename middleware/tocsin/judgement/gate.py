@@ -1,6 +1,6 @@
 """What one guarded call may send on, as a state machine without sockets or gRPC: the same for every position.
 
-A position (relay, client wrapper, server interceptor, external processor) tells what has come, and does what the gate
+A position (relay, client wrapper, server interceptor, external processor) reports what has come, and does what the gate
 answers, in order:
 
     gate.on_message(item, content)   a message has come                    -> Judge, Release
@@ -80,7 +80,7 @@ class Gate:
     came = 0  # messages so far
     has_ended = False  # the response is complete, as far as it goes
     partially_sent = False
-    late_verdict: Verdict | None = None  # what callers are told when nobody waits for the verdict any more
+    late_verdict: Verdict | None = None  # the one that callers get when nobody waits for the real one any more
     _steps: EnforcementSteps | None = None  # of what is done about `_piece`
     _piece: Call | None = None
     _waits_for: Call | None = None  # another answer to its request, which is being judged
@@ -115,7 +115,7 @@ class Gate:
 
     @property
     def verdict(self) -> Verdict | None:
-        """What callers are told."""
+        """The one that callers get."""
         return self.late_verdict or self.call.verdict
 
     # -- the response

@@ -21,7 +21,7 @@ from tocsin_calibration.sessions.rule import Progress
 
 LOOK_INTERVAL = 50  # responses, or sessions, between looks at the evidence
 STRETCHES = 60  # of a picture
-ALARMS_SHOWN = 20  # alarms that are told one by one
+ALARMS_SHOWN = 20  # alarms that are listed one by one
 Z_OF_99 = 2.58  # standard deviations: 99 times of 100
 
 

@@ -61,7 +61,7 @@ class EventSink(Sink):
         self._payload = settings.payload
         self._finding, self._findings = finding, findings if settings.evidence else dict
         self._repeat = settings.repeat.total_seconds()
-        self._reported: dict[str, tuple[object, float]] = {}  # by model, what was found last and when it was told
+        self._reported: dict[str, tuple[object, float]] = {}  # by model, the last finding and when it was reported
         self._window = settings.window.total_seconds()
         self._lock = threading.Lock()
         self._identifiers = Identifiers()
