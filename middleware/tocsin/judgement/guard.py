@@ -301,7 +301,7 @@ class Guard:
         """Where a call is a piece of a stream, the stream learns its verdict, and may be complete with it."""
         parent = call.parent
         if parent is not None:
-            parent.judged(call)
+            parent.on_piece_judged(call)
             if parent.is_closed and not parent.pending:
                 self._end_sessions(parent)
 
