@@ -19,7 +19,7 @@ HOT = """
     middleware/tocsin/exchange/{gated,segments}.py
     middleware/tocsin/grpc_wire/{content_types,deframer}.py
     middleware/tocsin/http2/{flow_control,frames,headers,splitter}.py
-    middleware/tocsin/judgement/{batching,call,call_plan,gate,guard,judge,model,scoring}.py
+    middleware/tocsin/judgement/{batching,call,call_plan,gate,guard,judge,message_run,model,run_reading,scoring}.py
     middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_method,rows}.py
     middleware/tocsin/sinks/{histogram,series,tally}.py
     middleware/tocsin/state/memory.py

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from tocsin.configuration.config import Config
 from tocsin.judgement.call import Call, StreamedCall
 from tocsin.judgement.call_plan import CallPlan
+from tocsin.judgement.message_run import MessageRun
 from tocsin.judgement.method_plans import method_plans, sends_payloads
 from tocsin.judgement.model import GuardedModel, guarded_models
+from tocsin.judgement.run_reading import RunReader
 from tocsin.judgement.scoring import Scoring
 from tocsin.judgement.shadow import by_candidates
 from tocsin.judgement.sink import Scored, Sink, Sinks
@@ -90,6 +92,8 @@ class Guard:
         self.shadows = any(model.shadow is not None for model in self.models.values())
         self._has_no_bundle = self._keep is None and all(model.scoring is None for model in self.models.values())
         self.reads_responses = sends_payloads(config) or not self._has_no_bundle  # whether anybody reads messages
+        self._runs = RunReader(self.models, self._of_method)
+        self._takes_runs = not (self.shadows or sends_payloads(config)) and self._keep is None
         self._default_model = next(iter(self.models)) if len(self.models) == 1 else OTHER
 
     @classmethod
@@ -143,6 +147,8 @@ class Guard:
             call: Call = StreamedCall(
                 reads, plan.keys, plan.trace, wants_request, every, together=together, in_turn=in_turn
             )
+            matches_requests = wants_request and reads.requests_stream
+            call.takes_runs = every == 1 and not matches_requests and self._takes_runs and self.sinks.take_runs
         else:
             call = Call(reads, plan.keys, plan.trace, wants_request)
         call.hint = hint if plan.hint is None else plan.hint
@@ -164,10 +170,11 @@ class Guard:
         room = most_rows or ALL_ROWS
         postponed: list[tuple[Call, int]] = []
         in_pieces = False  # whether there are pieces of streams among the calls
+        behind: set[StreamedCall] = set()  # streams of which a piece was postponed, so that others come after it
         for call in calls:
             if call.parent is not None:
                 in_pieces = True
-            if room <= 0:
+            if room <= 0 or (behind and call.parent in behind):
                 postponed.append((call, 0))
                 continue
             try:
@@ -184,6 +191,8 @@ class Guard:
             rows = read[1]
             if rows > room:
                 postponed.append((call, rows))
+                if call.parent is not None:
+                    behind.add(call.parent)
                 continue
             room -= rows
             batch = batches.get(family)
@@ -203,9 +212,16 @@ class Guard:
         for call in calls:
             parent = call.parent
             if parent is not None and id(call) not in waiting:
-                parent.judged(call)
+                if isinstance(call, MessageRun):
+                    call.tell_stream()
+                else:
+                    parent.judged(call)
                 if parent.is_closed and not parent.pending:
                     self._end_sessions(parent)
+
+    def read_run(self, run: MessageRun) -> list[Call]:
+        """What to judge in the place of messages that came together: what of them was read together, and the others."""
+        return self._runs.read(run)
 
     def shadow(self, calls: Sequence[Call]) -> None:
         """Score judged calls by the candidate bundles. Their verdicts have no effect on responses."""
@@ -292,6 +308,9 @@ class Guard:
         """Read what is to be scored. Returns None for a piece of a stream that carries nothing to judge: it summarises
         what was judged before, or has neither content nor signals.
         """
+        if isinstance(call, MessageRun) and call.reading is not None:
+            family, raws = call.reading
+            return family, (call, call.responses, raws)
         call.model = self._default_model
         response = call.response
         if call.fault is not None:
@@ -361,7 +380,7 @@ class Guard:
         try:
             scores = scoring.run(signals)
         except Exception:
-            if len(batch) == 1:
+            if len(batch) == 1 and not isinstance(batch[0][0], MessageRun):
                 raise
             scores = _NONE  # such as one token id beyond an embedder's table
         masked = scoring.scorer.masked
@@ -369,7 +388,10 @@ class Guard:
             _finite(scores)
             and all(_meaningful(signals[name], name in masked) for name in scoring.nonfinite_masked_signals)
         ):
-            if len(batch) > 1:  # find the broken one and score the others
+            alone = batch[0][0]
+            if isinstance(alone, MessageRun) and len(batch) == 1:
+                batch = alone.rows_apart()
+            if len(batch) > 1 or isinstance(alone, MessageRun):  # find the broken one and score the others
                 for read in batch:
                     self._score_safely(model, family, [read], started)
                 return
@@ -406,6 +428,10 @@ class Guard:
             if call.late or (call.parent is not None and call.parent.late):
                 self._pass_unscored(call, Unscored("late", "the verdict missed the scoring budget"))
                 late.update(range(first, at))
+                continue
+            if isinstance(call, MessageRun):
+                of_run = pvalues[first:at], severities[first:at], by_detector[first:at]
+                calls += call.conclude_rows(*of_run, detectors, digest)
                 continue
             severity, worst = severities[first], first
             if rows == 1:

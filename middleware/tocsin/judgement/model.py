@@ -13,11 +13,13 @@ from tocsin.configuration.fields import CONNECTION, STREAM, VERSION
 from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.state import ROUND_TRIPS
 from tocsin.errors import ConfigError
+from tocsin.grpc_wire.deframer import PREFIX_SIZE
 from tocsin.judgement.batch_axis import is_batched
 from tocsin.judgement.call import Call
 from tocsin.judgement.orders import ChoiceOrders
 from tocsin.judgement.policy import Policy
 from tocsin.judgement.scoring import Scoring
+from tocsin.protocols.alike import PlaceReader, Template, template
 from tocsin.protocols.loading import methods_of
 from tocsin.protocols.metadata import MetadataSignals, NoMessageSignals
 from tocsin.protocols.method import AT_END, Edit, Method, Opened, Reader
@@ -161,6 +163,21 @@ class GuardedModel:
         of_call = call.parent or call
         by_side = {METADATA: call.keys, INITIAL: of_call.initial_metadata, TRAILING: of_call.trailing_metadata}
         return signals.add_to(reading, signals.read(by_side), self)
+
+    def template(self, call: Call, opened: Opened, message: bytes) -> Template | None:
+        """How to read messages like this one, which has a prefix, together with others; None where each must be read,
+        or judged, by itself. Raises Unscored.
+        """
+        reader, scoring = self._readers.get(call.method), self.scoring
+        if not isinstance(reader, PlaceReader) or scoring is None or opened.empty or opened.is_summary:
+            return None
+        if not self.policy.plain or scoring.judge.tells_apart or self.orders is not None or self._metadata:
+            return None
+        rows, family, _ = reader.read([opened], call.request)
+        places = reader.places(opened, message[PREFIX_SIZE:])
+        if rows != 1 or places is None:
+            return None
+        return template(message, places, family, opened.version, opened.sequence)
 
     # -- what readers ask (protocols.rows.Shapes)
 
