@@ -20,7 +20,7 @@ HOT = """
     middleware/tocsin/grpc_wire/{content_types,deframer}.py
     middleware/tocsin/http2/{flow_control,frames,headers,splitter}.py
     middleware/tocsin/judgement/{batch_verdicts,batching,call,call_plan,call_reader,gate,guard,judge}.py
-    middleware/tocsin/judgement/{key_finder,model,scoring,signal_readers,signal_shapes}.py
+    middleware/tocsin/judgement/{key_finder,message_run,model,run_reading,scoring,signal_readers,signal_shapes}.py
     middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_method,rows}.py
     middleware/tocsin/sinks/{histogram,series,tally}.py
     middleware/tocsin/state/memory.py

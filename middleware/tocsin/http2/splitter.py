@@ -38,11 +38,13 @@ class FrameSplitter:
 
     `between_frames` tells whether everything handed on so far is whole frames.
     `preserves_order`: whoever reads a frame may write into `out` as well, so that what came before it must be there.
+    `joins_data`: plain DATA frames of one stream that follow each other are handed over together (`data_together`).
     """
 
     def __init__(self, memory: MemoryAccount) -> None:
         self._memory = memory
         self.preserves_order = False
+        self.joins_data = False
         self.between_frames = True
         self._is_greeted = False  # the first frame, which must be SETTINGS, has come
         self._tail = bytearray()  # of a frame that is unfinished
@@ -71,6 +73,10 @@ class FrameSplitter:
         `length` is what the whole frame takes of windows, `size` what this piece of it does: padding counts too.
         END_STREAM is in the flags of the last piece alone.
         """
+        raise NotImplementedError
+
+    def data_together(self, stream: int, payloads: list[bytes]) -> bool:
+        """The contents of consecutive DATA frames without END_STREAM; whether they are taken, as by `data`."""
         raise NotImplementedError
 
     def more_data(self, stream: int, flags: int, payload: bytes, size: int, is_taken: bool) -> None:
@@ -103,7 +109,7 @@ class FrameSplitter:
             data = bytes(self._tail)
             self._memory.release(len(data))
             self._tail = bytearray()
-        preserves_order, unpack = self.preserves_order, SIGNED_HEADER.unpack_from
+        preserves_order, joins_data, unpack = self.preserves_order, self.joins_data, SIGNED_HEADER.unpack_from
         end = len(data)
         last = end - HEADER_SIZE  # where the last frame header may begin
         start = at = 0  # what lies between start and at goes on unchanged
@@ -123,7 +129,14 @@ class FrameSplitter:
                 start = at
             if stop <= end and length <= usual and stream > 0:  # most are so
                 if not kind and not flags & PADDED:  # DATA
-                    if self.data(stream, flags, data[at + HEADER_SIZE : stop], length, length):
+                    if joins_data and not flags and stop <= last and not data[stop + 3]:  # and more of it follows
+                        payloads: list[bytes] = []
+                        stop = _consecutive_data(data, at, usual, payloads)
+                        if self.data_together(stream, payloads):
+                            if at > start:
+                                out.append(data[start:at])
+                            start = stop
+                    elif self.data(stream, flags, data[at + HEADER_SIZE : stop], length, length):
                         if at > start:
                             out.append(data[start:at])
                         start = stop
@@ -291,3 +304,20 @@ class FrameSplitter:
         self._block, self._block_frames, self._block_stream = bytearray(), bytearray(), 0
         instead = self.headers(stream, self._block_flags, block)
         return as_it_came if instead is None else instead
+
+
+def _consecutive_data(data: bytes, at: int, longest: int, payloads: list[bytes]) -> int:
+    """Where the frames end that follow a plain DATA frame and have the same type, flags and stream, and are whole and
+    not longer than `longest`. The contents of all of them are appended to `payloads`.
+    """
+    end = len(data)
+    last = end - HEADER_SIZE
+    alike = data[at + 3 : at + HEADER_SIZE]
+    while at <= last and data.startswith(alike, at + 3):
+        length = data[at] << 16 | data[at + 1] << 8 | data[at + 2]
+        stop = at + HEADER_SIZE + length
+        if stop > end or length > longest:
+            break
+        payloads.append(data[at + HEADER_SIZE : stop])
+        at = stop
+    return at

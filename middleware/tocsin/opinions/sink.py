@@ -39,6 +39,8 @@ class OpinionSink(Sink):
     Raises ConfigError where a key, prompt, path or folder cannot be used.
     """
 
+    takes_runs = True  # there are none where it asks anybody
+
     def __init__(
         self,
         config: Config,

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from tocsin.protocols.datatypes import DTYPES
 from tocsin.protocols.descriptors import message_class
+from tocsin.protocols.layouts import fields_with_length
 from tocsin.protocols.method import AnsweredRequest
 from tocsin.protocols.rows import KEPT_LAYOUTS
 from tocsin.unscored import Unscored
@@ -32,6 +33,9 @@ TensorSingle = message_class("open_inference", "inference.InferTensorSingle")
 
 FINAL_PARAMETER = "triton_final_response"  # the parameter by which Triton tells a request's last response
 SHARED_MEMORY_PARAMETER = "shared_memory_region"  # the parameter of a tensor whose values are not in the message
+
+_INFER_RESPONSE = StreamResponse.DESCRIPTOR.fields_by_name["infer_response"].number
+_RAW_OUTPUT_CONTENTS = Response.DESCRIPTOR.fields_by_name["raw_output_contents"].number
 
 CHEAP_MESSAGE = 65_536  # bytes of a message that is cheaply written again
 MAX_DESCRIPTIONS, MAX_MEMORY = (
@@ -179,6 +183,14 @@ def read_request(content: bytes) -> TensorMessage:
     if not raw:
         return _read_typed(Request, "request", "inputs", content, envelope.inputs)
     return _read_raw(envelope, Request, "request", "inputs", content, (b"", *envelope.inputs[:]), raw)
+
+
+def raw_contents(content: bytes, *, streamed: bool) -> list[tuple[int, int]]:
+    """Where the raw contents are in a response that was read, in a stream's message where it is `streamed`."""
+    start, stop = 0, len(content)
+    if streamed:
+        ((start, stop),) = fields_with_length(content, 0, stop, _INFER_RESPONSE)
+    return fields_with_length(content, start, stop, _RAW_OUTPUT_CONTENTS)
 
 
 def parse(kind: Any, content: bytes, side: str) -> Any:

@@ -85,6 +85,10 @@ class TransparentDownstream(Downstream):
 class TransparentUpstream(Upstream):
     """An upstream whose DATA and windows reach the client as they are."""
 
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.joins_data = True
+
     def is_for_nobody(self, stream: int) -> bool:
         return stream in self.connection.closed_streams
 
@@ -117,6 +121,22 @@ class TransparentUpstream(Upstream):
             open_stream.response_data(payload)
         if flags & END_STREAM:
             connection.end(stream)
+        return False
+
+    def data_together(self, stream: int, payloads: list[bytes]) -> bool:
+        connection = self.connection
+        connection.data_frames += len(payloads)
+        open_stream = connection.streams.get(stream)
+        if open_stream is None:
+            return False
+        if open_stream.response_ended:
+            return True
+        call = open_stream.call
+        if call is not None and call.takes_runs:
+            open_stream.response_data(b"".join(payloads))
+        elif call is not None:
+            for payload in payloads:
+                open_stream.response_data(payload)
         return False
 
     def more_data(self, stream: int, flags: int, payload: bytes, size: int, is_taken: bool) -> None:

@@ -31,6 +31,8 @@ class SpanSink(Sink):
     one span is made, another if it gets graver. `finding` is what evidence has found of a model.
     """
 
+    takes_runs = True
+
     def __init__(
         self,
         processor: SpanProcessor,
