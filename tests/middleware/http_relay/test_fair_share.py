@@ -119,8 +119,8 @@ EVENT = stream([USUAL])[1]
 def test_no_more_is_judged_for_a_caller_that_reads_nothing_than_its_socket_takes(mode: str, each: Path) -> None:
     events, most = 40_000, 4 * MOST_UNSENT // len(EVENT)
 
-    def respond(asked: bytes) -> Iterator[bytes]:
-        if b"x-much" not in asked:
+    def respond(received: bytes) -> Iterator[bytes]:
+        if b"x-much" not in received:
             yield response(SAFE)
             return
         head, *_ = chunked()
