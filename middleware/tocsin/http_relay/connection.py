@@ -13,6 +13,7 @@ from tocsin.exchange.replies import Reply
 from tocsin.http_relay.again import SendingAgain
 from tocsin.http_relay.bodies import BodyError, body_of
 from tocsin.http_relay.context import HttpContext
+from tocsin.http_relay.fair_share import Flow
 from tocsin.http_relay.heads import HeadError, Http1Request
 from tocsin.http_relay.incoming import CallerRequests
 from tocsin.http_relay.replies import CONTINUE, refusal, written
@@ -43,10 +44,11 @@ class HttpConnection(RelayedConnection):
         self.request: RelayedRequest | None = None
         self.awaits_response = False  # a request is under way, whose response is not sent yet
         self.downstream = Side(_CallerSocket(self))
-        self.upstream = UpstreamLink(_Host(self))
+        self.upstream = UpstreamLink(_Host(self), context.share)
         self._unread = CallerRequests()
         self.is_tunnel = False  # the upstream has changed to another protocol
-        self._is_going = False
+        self._flow = Flow(self._read_slice)
+        self._is_behind = False  # something has come that is not read yet, because others have their turn
         self._draining = False
         self._half_closed = False  # the caller writes no more
         self._is_ending = False  # nothing more is read of the caller
@@ -99,17 +101,26 @@ class HttpConnection(RelayedConnection):
             unread.received = data
         else:
             unread.received += data
+        self._is_behind = True
         self.go_on()
+        self.pace()
 
     def go_on(self) -> None:
         """Read what has come of the caller, as far as it is its turn."""
-        if self._is_going:
-            return
-        self._is_going = True
-        while self._unread.received and not self._is_ending and self._read():
-            pass
-        self._is_going = False
-        self.pace()
+        if self._unread.received:
+            self.context.share.wake(self._flow)
+
+    def _read_slice(self) -> bool:
+        reads_on = self._read_part()
+        if not reads_on:
+            self._is_behind = False
+            self.pace()
+        return reads_on
+
+    def _read_part(self) -> bool:
+        """Read a part of what has come; whether there may be another."""
+        unread = self._unread
+        return bool(unread.received) and not self._is_ending and self._read() and bool(unread.received)
 
     def _read(self) -> bool:
         """Read the next part of what has come; whether there was one."""
@@ -130,9 +141,6 @@ class HttpConnection(RelayedConnection):
             request.on_end()
             if not self.awaits_response:
                 self._end_request()
-        elif unread.received:  # more chunks than are read at once
-            self.downstream.rest(self.go_on)
-            return False
         return True
 
     def _begin(self) -> bool:
@@ -229,6 +237,8 @@ class HttpConnection(RelayedConnection):
     def on_caller_half_closed(self) -> bool:
         """The caller writes no more; whether its response may still be sent."""
         self._half_closed = True
+        while self._is_behind and self._read_part():
+            pass
         request, side = self.request, self.upstream.side
         if self.is_tunnel and side is not None:
             side.end_writing()
@@ -318,9 +328,10 @@ class HttpConnection(RelayedConnection):
         """Read as fast as the other side takes it."""
         side = self.upstream.side
         if side is not None:
-            side.read(reads=not self.downstream.is_paused)
+            side.read(reads=not (self.downstream.is_paused or self.upstream.is_behind))
         is_full = side is not None and (side.is_paused or side.unsent > MOST_UNREAD)
-        self.downstream.read(reads=self._is_ending or not (is_full or len(self._unread.received) > MOST_UNREAD))
+        waits = is_full or self._is_behind or len(self._unread.received) > MOST_UNREAD
+        self.downstream.read(reads=self._is_ending or not waits)
 
     def _evicted(self) -> None:
         self.relay.limited["memory"] += 1
@@ -355,6 +366,8 @@ class _CallerSocket(SideHost):
 
     def on_paused(self, side: Side, *, is_paused: bool) -> None:
         self._connection.pace()
+        if not is_paused:
+            self._connection.upstream.go_on()
 
 
 class _Host(UpstreamHost):
@@ -389,6 +402,10 @@ class _Host(UpstreamHost):
 
     def pace(self) -> None:
         self._connection.pace()
+
+    @property
+    def is_paused(self) -> bool:
+        return self._connection.downstream.is_paused
 
     def write(self, content: bytes) -> None:
         self._connection.downstream.write(content)

@@ -6,6 +6,7 @@ from asyncio import TimerHandle
 from collections.abc import Callable
 
 from tocsin.exchange.exchange import Exchange, Exchanges
+from tocsin.http_relay.fair_share import FairShare
 from tocsin.http_relay.heads import Http1Request
 from tocsin.http_relay.paths import RoutePaths, plain_path
 from tocsin.judgement.batching import VerdictCallback
@@ -15,14 +16,16 @@ from tocsin.memory import MemoryAccount
 from tocsin.outbound_http import Answer, HttpCall
 from tocsin.relay.context import RelayContext
 
+MOST_AT_ONCE = 1 << 18  # bytes that a socket gives at most
 HEALTH = frozenset({"/health", "/healthz", "/livez", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"})
 
 
 class HttpContext:
-    """The relay's context, and the guarded routes."""
+    """The relay's context, the guarded routes, and what all connections share the time by."""
 
     def __init__(self, relay: RelayContext) -> None:
         self.relay = relay
+        self.share = FairShare()
         self.exchanges = Exchanges(relay.guard)
         self._follow()
 
@@ -98,8 +101,9 @@ class ResponseHost:
 
 
 class RelayedResponse:
-    """A response on its way to the caller."""
+    """A response on its way to the caller. At most `slice_size` bytes of its body are read at once."""
 
+    slice_size = MOST_AT_ONCE
     is_begun = False  # something of it is sent
     is_over = False
 

@@ -25,6 +25,7 @@ from tocsin.relay.context import RelayContext
 from tocsin.verdict import METADATA_KEY
 
 PASSING, BUFFERED, STREAMED = 0, 1, 2
+STREAM_SLICE = 1 << 12  # bytes of a stream that are read at once: each of its events costs as much as a document
 LOST = "the upstream closed the connection in the middle of its response"
 
 
@@ -65,6 +66,8 @@ class GuardedResponse(RelayedResponse):
         self._accept()
         if treatment.is_judged:
             is_document = treatment.kind == DOCUMENT
+            if not is_document:
+                self.slice_size = STREAM_SLICE
             if treatment.rewrites or gated.holds or (gated.annotates and is_document):
                 self._way = BUFFERED if is_document else STREAMED
             elif gated.annotates and (tells_by_event(self._exchange) or self._tells_by_trailer):
