@@ -22,7 +22,7 @@ def main() -> None:
     options = arguments(
         __doc__ or "",
         rounds={"type": int, "default": 15, "help": "how often the CPU of each way is measured"},
-        answers={"type": int, "default": 240, "help": "answers that the judge is asked about"},
+        answers={"type": int, "default": 200, "help": "answers that the judge is asked about"},
         kept={"type": Path, "default": Path(".demo/streams"), "help": "where answers and opinions are kept"},
         only={"nargs": "*", "default": ["cost"], "choices": PARTS, "help": "the parts to run"},
     )

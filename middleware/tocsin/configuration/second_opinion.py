@@ -30,6 +30,10 @@ class JudgeModelConfig(BaseModel):
     )
     ca: Path | None = Field(None, description="A PEM file of authorities to trust; null: the system's.")
 
+    def resolve(self, folder: Path) -> None:
+        """Make paths relative to a folder."""
+        self.ca = self.ca and folder / self.ca
+
 
 class _Opinion(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -102,6 +106,27 @@ class ReferenceConfig(_Opinion):
 OpinionConfig = Annotated[RatingConfig | RubricConfig | ChecklistConfig | ReferenceConfig, Field(discriminator="kind")]
 
 
+class AgreementConfig(BaseModel):
+    """Further judges that are asked the same about some of the drawn calls: how far the judges agree."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    judges: list[JudgeModelConfig] = Field(min_length=1, max_length=5, description="The further judges.")
+    share: float = Field(0.1, gt=0, le=1, description="The share of drawn calls that they are asked about, too.")
+    window: int = Field(200, ge=20, le=10_000, description="Calls over which agreement is reckoned, the latest.")
+    at_least: float | None = Field(
+        None,
+        lt=1,
+        description="Krippendorff's alpha of the window below which an opinion is not believed: its scores are counted "
+        "and not judged. 0.667 is usual. null: agreement is measured only.",
+    )
+
+    def resolve(self, folder: Path) -> None:
+        """Make paths relative to a folder."""
+        for judge in self.judges:
+            judge.resolve(folder)
+
+
 class SecondOpinionConfig(BaseModel):
     """What a judge model thinks of a sample of answers, asked off the response's path. Questions and answers are sent
     to the judge.
@@ -112,6 +137,9 @@ class SecondOpinionConfig(BaseModel):
     judge: JudgeModelConfig = Field(description="The model that judges.")
     opinions: dict[Annotated[str, Field(pattern=NAME)], OpinionConfig] = Field(
         min_length=1, description="What it is asked, by name: rating, rubric, checklist or reference."
+    )
+    agreement: AgreementConfig | None = Field(
+        None, description="Further judges, to see how far judges agree; null: the judge is believed as it is."
     )
     share: float = Field(0.01, ge=0, le=1, description="The share of calls that is drawn at random.")
     alarmed: bool = Field(False, description="Ask about every alarmed call too, beside those that are drawn.")
@@ -146,7 +174,9 @@ class SecondOpinionConfig(BaseModel):
 
     def resolve(self, folder: Path) -> None:
         """Make paths relative to a folder."""
-        self.judge.ca = self.judge.ca and folder / self.judge.ca
+        self.judge.resolve(folder)
+        if self.agreement is not None:
+            self.agreement.resolve(folder)
         self.sampling_key = self.sampling_key and folder / self.sampling_key
         self.scores = self.scores and folder / self.scores
         for opinion in self.opinions.values():

@@ -7,22 +7,23 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client.metrics_core import Metric
 
 from tocsin.configuration.config import Config
-from tocsin.configuration.second_opinion import opinion_model
+from tocsin.configuration.second_opinion import SecondOpinionConfig, opinion_model
 from tocsin.errors import ConfigError
 from tocsin.events.alarm import rfc3339_time
 from tocsin.events.json_lines import JsonLines
 from tocsin.judgement.call import Call
 from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored, Sink, Sinks
+from tocsin.opinions.agreement import AgreementWindows
 from tocsin.opinions.asking import AskingQueue, Drawn, DrawnCall, Questions
-from tocsin.opinions.health import GIVEN, WAITING, Facts, OpinionCounts, families
+from tocsin.opinions.health import AGREEMENT, GIVEN, WAITING, Facts, OpinionCounts, agreement_facts, families
 from tocsin.opinions.judge_model import JudgeModel
-from tocsin.opinions.models import OpinionJudge
+from tocsin.opinions.models import DISBELIEVED, OpinionJudge
 from tocsin.opinions.pace import Pace
 from tocsin.opinions.registry import opinion_of
 from tocsin.opinions.sampling import Sampler, read_key
@@ -77,9 +78,13 @@ class OpinionSink(Sink):
             drawing.offer(call)
 
     def facts(self) -> Facts:
-        """What was given and lost, and how many calls wait."""
+        """What was given and lost, how many calls wait, and how far judges agree."""
         waiting = {name: drawing.queue.waiting for name, drawing in self._drawing.items()}
-        return {**self._counts.facts(), WAITING: waiting}
+        agreement: dict[str, int] = {}
+        for name, drawing in self._drawing.items():
+            if drawing.agreement is not None:
+                agreement |= agreement_facts(name, drawing.agreement.sums())
+        return {**self._counts.facts(), WAITING: waiting, AGREEMENT: agreement}
 
     def collect(self) -> Iterable[Metric]:
         """The same as Prometheus metrics."""
@@ -101,7 +106,7 @@ class OpinionSink(Sink):
                 old = before.get(name)
                 pace = old.queue.pace if old is not None else Pace(0.0)
                 pace.interval = 60.0 * self._workers / new.config.calls_per_minute
-                drawing[name] = _Drawing(name, new, pace, self._counts, self._judge, self._process_key)
+                drawing[name] = _Drawing(name, new, pace, self._counts, self._judge, self._process_key, old)
             self._drawing = drawing
             self._retiring = [queue for queue in self._retiring if queue.is_busy]
             self._retiring += [old.queue for old in before.values()]
@@ -131,9 +136,12 @@ def questions_of(model: GuardedModel) -> Questions:
     if not texts:
         raise ConfigError(f"{where}: no opinion can be asked of any method: {'; '.join(problems)}")
     opinions = {name: opinion_of(settings) for name, settings in config.opinions.items()}
-    judge = JudgeModel(config.judge, config.timeout.total_seconds(), os.environ)
+    seconds = config.timeout.total_seconds()
+    judge = JudgeModel(config.judge, seconds, os.environ)
+    others = config.agreement.judges if config.agreement is not None else ()
+    other_judges = [JudgeModel(settings, seconds, os.environ) for settings in others]
     key = None if config.sampling_key is None else read_key(config.sampling_key)
-    return Questions(config, opinions, texts, judge, key)
+    return Questions(config, opinions, texts, judge, other_judges, key)
 
 
 def _questions(models: Mapping[str, GuardedModel]) -> dict[str, Questions]:
@@ -149,7 +157,7 @@ def _questions(models: Mapping[str, GuardedModel]) -> dict[str, Questions]:
 
 
 class _Drawing:
-    """Draws calls of one model, and takes the scores of what was asked."""
+    """Draws calls of one model, and takes the scores of what was asked. `before` is that of before a reload."""
 
     def __init__(
         self,
@@ -159,18 +167,24 @@ class _Drawing:
         counts: OpinionCounts,
         judge: OpinionJudge,
         process_key: bytes,
+        before: _Drawing | None,
     ) -> None:
         config = questions.config
         self._model, self._counts, self._judge = model, counts, judge
         self._sampler = Sampler(model, config.share, questions.key or process_key)
         self._alarmed, self._max_text = config.alarmed, int(config.max_text)
         self._file = questions.scores
+        self.agreement = _agreement(config, before)
+        disbelieved = [DISBELIEVED] if config.agreement is not None and config.agreement.at_least is not None else []
         counts.expect(
             model,
-            {opinion: judge.severities(opinion_model(model, opinion)) for opinion in questions.opinions},
+            {
+                opinion: [*judge.severities(opinion_model(model, opinion)), *disbelieved]
+                for opinion in questions.opinions
+            },
             ("share", "alarm") if config.alarmed else ("share",),
         )
-        self.queue = AskingQueue(model, questions, pace, counts, self._on_scores)
+        self.queue = AskingQueue(model, questions, pace, counts, self._on_scores, self._on_agreement)
 
     def offer(self, call: Call) -> None:
         """Have the call asked about if it is drawn."""
@@ -198,7 +212,9 @@ class _Drawing:
         severities = {}
         for opinion, score in scores.items():
             name = opinion_model(self._model, opinion)
-            if call.drawn == "share":
+            if self.agreement is not None and not self.agreement.believes(opinion):
+                severity = DISBELIEVED
+            elif call.drawn == "share":
                 severity = self._judge.judge(name, score, call, began)
             else:
                 severity = self._judge.severity(name, score)
@@ -211,3 +227,18 @@ class _Drawing:
                 **(scores if call.drawn == "share" else {"alarmed": scores}),
             }  # fmt: skip
             self._file.put(json.dumps(content, separators=(",", ":")).encode() + b"\n")
+
+    def _on_agreement(self, scores_by_judge: Sequence[Mapping[str, float]]) -> None:
+        if self.agreement is not None:
+            self.agreement.add(scores_by_judge)
+
+
+def _agreement(config: SecondOpinionConfig, before: _Drawing | None) -> AgreementWindows | None:
+    """The windows of a model's judges: those of before a reload, where the same judges are asked the same."""
+    if config.agreement is None:
+        return None
+    if before is not None:
+        earlier = before.queue.questions.config
+        if (earlier.judge, earlier.opinions, earlier.agreement) == (config.judge, config.opinions, config.agreement):
+            return before.agreement
+    return AgreementWindows(config.agreement)
