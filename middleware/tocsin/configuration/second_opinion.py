@@ -103,7 +103,39 @@ class ReferenceConfig(_Opinion):
         self.references = self.references and folder / self.references
 
 
-OpinionConfig = Annotated[RatingConfig | RubricConfig | ChecklistConfig | ReferenceConfig, Field(discriminator="kind")]
+class NextTurnLabels(BaseModel):
+    """Labels for `adapt`, from what users say next."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    safe_at_most: float = Field(0.1, ge=0, le=1, description="A score up to this labels the answer safe.")
+    bad_from: float = Field(
+        0.9, ge=0, le=1, description="A score from this on labels it bad; between them is no label."
+    )
+    remember: int = Field(10_000, ge=1, le=1_000_000, description="Answers that wait for the user's next turn.")
+
+    @model_validator(mode="after")
+    def _apart(self) -> NextTurnLabels:
+        if self.safe_at_most >= self.bad_from:
+            raise ValueError("safe_at_most must be less than bad_from")
+        return self
+
+
+class DissatisfactionConfig(_Opinion):
+    """Whether the user's next turn shows dissatisfaction with the answer before it."""
+
+    kind: Literal["dissatisfaction"] = Field(
+        description="Whether the request's last turn shows dissatisfaction with the answer before it."
+    )
+    feedback: NextTurnLabels | None = Field(
+        None, description="Label the answer before it for the model's `adapt`; null: a score only."
+    )
+
+
+OpinionConfig = Annotated[
+    RatingConfig | RubricConfig | ChecklistConfig | ReferenceConfig | DissatisfactionConfig,
+    Field(discriminator="kind"),
+]
 
 
 class AgreementConfig(BaseModel):
@@ -136,7 +168,8 @@ class SecondOpinionConfig(BaseModel):
 
     judge: JudgeModelConfig = Field(description="The model that judges.")
     opinions: dict[Annotated[str, Field(pattern=NAME)], OpinionConfig] = Field(
-        min_length=1, description="What it is asked, by name: rating, rubric, checklist or reference."
+        min_length=1,
+        description="What it is asked, by name: a rating, a rubric, a checklist, a reference or dissatisfaction.",
     )
     agreement: AgreementConfig | None = Field(
         None, description="Further judges, to see how far judges agree; null: the judge is believed as it is."

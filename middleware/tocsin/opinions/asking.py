@@ -10,7 +10,8 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import Literal, NamedTuple, Protocol
 
 from tocsin.configuration.second_opinion import SecondOpinionConfig
 from tocsin.events.json_lines import JsonLines
@@ -18,6 +19,7 @@ from tocsin.log_throttle import LogThrottle, and_more
 from tocsin.opinions.health import CALLS, LOST, MICROSECONDS, OpinionCounts
 from tocsin.opinions.judge_model import JudgeModel, PacedJudge
 from tocsin.opinions.lost import Lost
+from tocsin.opinions.next_turn import AnswerLabels
 from tocsin.opinions.opinion import ChatModel, Opinion
 from tocsin.opinions.pace import Pace
 from tocsin.protocols.texts import Conversation, Texts
@@ -52,17 +54,29 @@ class Questions(NamedTuple):
     texts: Mapping[str, Texts]  # by method
     judge: JudgeModel
     other_judges: Sequence[JudgeModel] = ()
+    labels: Mapping[str, AnswerLabels] = MappingProxyType({})  # of answers before the call's own, by opinion
     key: bytes | None = None
     scores: JsonLines | None = None
 
 
-class AskingQueue:
-    """The calls of one model that wait to be asked about.
+class OpinionConsumer(Protocol):
+    """Takes what becomes known of drawn calls. Called by the queue's threads."""
 
-    `on_scores` gets each call with the scores of its opinions, those that were given, and when asking began, in
-    nanoseconds of Unix time; `on_agreement` the scores of a call that several judges were asked about, judge by judge.
-    `pace` is the budget of calls.
-    """
+    def on_texts(self, call: DrawnCall, conversation: Conversation) -> None:
+        """The texts of a call were read."""
+        ...
+
+    def on_scores(self, call: DrawnCall, conversation: Conversation, scores: dict[str, float], began: int) -> None:
+        """The scores of a call's opinions, those that were given; asking began at `began`, nanoseconds of Unix time."""
+        ...
+
+    def on_agreement(self, scores_by_judge: Sequence[Mapping[str, float]]) -> None:
+        """The scores of a call that several judges were asked about, judge by judge."""
+        ...
+
+
+class AskingQueue:
+    """The calls of one model that wait to be asked about. `pace` is the budget of calls."""
 
     def __init__(
         self,
@@ -70,11 +84,10 @@ class AskingQueue:
         questions: Questions,
         pace: Pace,
         counts: OpinionCounts,
-        on_scores: Callable[[DrawnCall, dict[str, float], int], None],
-        on_agreement: Callable[[Sequence[Mapping[str, float]]], None],
+        consumer: OpinionConsumer,
     ) -> None:
         self.model, self.questions, self.pace = model, questions, pace
-        self._counts, self._on_scores, self._on_agreement = counts, on_scores, on_agreement
+        self._counts, self._consumer = counts, consumer
         self._waiting: deque[DrawnCall] = deque()
         self._changed = threading.Condition()
         self._retired = False  # no more calls are taken from here
@@ -159,6 +172,7 @@ class AskingQueue:
             self.lose(why.reason)
             self._log(why.reason, str(why))
             return
+        self._consumer.on_texts(call, conversation)
 
         def scores_of(model: JudgeModel, lose: Callable[[str, Lost], None]) -> dict[str, float]:
             judge = PacedJudge(model, self.pace, deadline, self._ending, self._count_call)
@@ -166,11 +180,11 @@ class AskingQueue:
 
         scores = scores_of(questions.judge, self._lose_opinion)
         if scores and not self._is_closed:  # or nobody takes scores any more
-            self._on_scores(call, scores, began)
+            self._consumer.on_scores(call, conversation, scores, began)
         agreement = questions.config.agreement
         if agreement is not None and call.drawn == "share" and random.random() < agreement.share:
             others = [scores_of(judge, self._log_opinion) for judge in questions.other_judges]
-            self._on_agreement([scores, *others])
+            self._consumer.on_agreement([scores, *others])
 
     def _lose_opinion(self, name: str, why: Lost) -> None:
         self._counts.add(LOST, self.model, name, why.reason)

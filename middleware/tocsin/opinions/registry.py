@@ -8,13 +8,14 @@ from typing import Any
 
 from tocsin.configuration.second_opinion import OpinionConfig
 from tocsin.opinions.checklist import Checklist
+from tocsin.opinions.dissatisfaction import Dissatisfaction
 from tocsin.opinions.opinion import Opinion
 from tocsin.opinions.rating import Rating
 from tocsin.opinions.reference import Reference
 from tocsin.opinions.rubric import Rubric
 
 OPINIONS: Mapping[str, Callable[[Any], Opinion]] = MappingProxyType(
-    {kind.kind: kind for kind in (Rating, Rubric, Checklist, Reference)}
+    {kind.kind: kind for kind in (Rating, Rubric, Checklist, Reference, Dissatisfaction)}
 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import threading
 import time
@@ -13,22 +12,18 @@ from prometheus_client.metrics_core import Metric
 
 from tocsin.configuration.config import Config
 from tocsin.configuration.second_opinion import SecondOpinionConfig, opinion_model
-from tocsin.errors import ConfigError
 from tocsin.events.alarm import rfc3339_time
-from tocsin.events.json_lines import JsonLines
 from tocsin.judgement.call import Call
 from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored, Sink, Sinks
 from tocsin.opinions.agreement import AgreementWindows
 from tocsin.opinions.asking import AskingQueue, Drawn, DrawnCall, Questions
 from tocsin.opinions.health import AGREEMENT, GIVEN, WAITING, Facts, OpinionCounts, agreement_facts, families
-from tocsin.opinions.judge_model import JudgeModel
 from tocsin.opinions.models import DISBELIEVED, OpinionJudge
 from tocsin.opinions.pace import Pace
-from tocsin.opinions.registry import opinion_of
-from tocsin.opinions.sampling import Sampler, read_key
-from tocsin.protocols.method import AT_END
-from tocsin.protocols.texts import Texts
+from tocsin.opinions.questions import open_questions
+from tocsin.opinions.sampling import Sampler
+from tocsin.protocols.texts import Conversation
 
 CLOSE_TIMEOUT = 2.0  # seconds that calls of the judge have when the process ends
 
@@ -54,13 +49,13 @@ class OpinionSink(Sink):
         self._process_key = secrets.token_bytes(32)
         self._drawing: dict[str, _Drawing] = {}
         self._retiring: list[AskingQueue] = []  # of before a reload, some of whose calls may be under way
-        self._install(_questions(models))
+        self._install(open_questions(models))
 
     def follow(self, config: Config, models: Mapping[str, GuardedModel], promises: Mapping[str, GuardedModel]) -> None:
         """Ask about these models from here on. Calls that wait stay in their queues. Raises ConfigError; then nothing
         has changed.
         """
-        questions = _questions(models)
+        questions = open_questions(models)
         self._judge.follow(config, promises)
         self._install(questions)
 
@@ -116,46 +111,6 @@ class OpinionSink(Sink):
                     queue.put(call)  # a retired queue counts it as lost
 
 
-def questions_of(model: GuardedModel) -> Questions:
-    """What is asked about a model's calls. Raises ConfigError."""
-    config, where = model.config.second_opinion, f"models.{model.name}.second_opinion"
-    assert config is not None
-    texts: dict[str, Texts] = {}
-    problems: list[str] = []
-    for name, method in model.served.items():
-        every = method.every if model.every is None else model.every
-        try:
-            reader = Texts(method, config.question, config.answer)
-        except ValueError as error:
-            problems.append(f"{name}: {error}")
-            continue
-        if method.streams and every != AT_END:
-            problems.append(f"{name}: opinions are of whole answers: set `judge: end` for the model")
-            continue
-        texts[name] = reader
-    if not texts:
-        raise ConfigError(f"{where}: no opinion can be asked of any method: {'; '.join(problems)}")
-    opinions = {name: opinion_of(settings) for name, settings in config.opinions.items()}
-    seconds = config.timeout.total_seconds()
-    judge = JudgeModel(config.judge, seconds, os.environ)
-    others = config.agreement.judges if config.agreement is not None else ()
-    other_judges = [JudgeModel(settings, seconds, os.environ) for settings in others]
-    key = None if config.sampling_key is None else read_key(config.sampling_key)
-    return Questions(config, opinions, texts, judge, other_judges, key)
-
-
-def _questions(models: Mapping[str, GuardedModel]) -> dict[str, Questions]:
-    """What is asked about each model that has a second opinion, with the files for scores open. Raises ConfigError."""
-    every = {name: questions_of(model) for name, model in models.items() if model.config.second_opinion is not None}
-    for name, questions in every.items():
-        path = questions.config.scores
-        try:
-            every[name] = questions._replace(scores=None if path is None else JsonLines(path))
-        except OSError as error:
-            raise ConfigError(f"models.{name}.second_opinion.scores: {path}: cannot be written ({error})") from None
-    return every
-
-
 class _Drawing:
     """Draws calls of one model, and takes the scores of what was asked. `before` is that of before a reload."""
 
@@ -170,7 +125,7 @@ class _Drawing:
         before: _Drawing | None,
     ) -> None:
         config = questions.config
-        self._model, self._counts, self._judge = model, counts, judge
+        self._model, self._questions, self._counts, self._judge = model, questions, counts, judge
         self._sampler = Sampler(model, config.share, questions.key or process_key)
         self._alarmed, self._max_text = config.alarmed, int(config.max_text)
         self._file = questions.scores
@@ -184,7 +139,7 @@ class _Drawing:
             },
             ("share", "alarm") if config.alarmed else ("share",),
         )
-        self.queue = AskingQueue(model, questions, pace, counts, self._on_scores, self._on_agreement)
+        self.queue = AskingQueue(model, questions, pace, counts, self)
 
     def offer(self, call: Call) -> None:
         """Have the call asked about if it is drawn."""
@@ -208,9 +163,17 @@ class _Drawing:
             )
         )  # fmt: skip
 
-    def _on_scores(self, call: DrawnCall, scores: dict[str, float], began: int) -> None:
+    def on_texts(self, call: DrawnCall, conversation: Conversation) -> None:
+        """Remember the answer, for its user's next turn."""
+        for labels in self._questions.labels.values():
+            labels.remember(conversation, call.response_id)
+
+    def on_scores(self, call: DrawnCall, conversation: Conversation, scores: dict[str, float], began: int) -> None:
+        """Judge, count, and write the scores of a call, and label the answer before it."""
         severities = {}
         for opinion, score in scores.items():
+            if opinion in self._questions.labels:
+                self._questions.labels[opinion].on_score(conversation, score)
             name = opinion_model(self._model, opinion)
             if self.agreement is not None and not self.agreement.believes(opinion):
                 severity = DISBELIEVED
@@ -228,7 +191,8 @@ class _Drawing:
             }  # fmt: skip
             self._file.put(json.dumps(content, separators=(",", ":")).encode() + b"\n")
 
-    def _on_agreement(self, scores_by_judge: Sequence[Mapping[str, float]]) -> None:
+    def on_agreement(self, scores_by_judge: Sequence[Mapping[str, float]]) -> None:
+        """Take note of how far judges agree about a call."""
         if self.agreement is not None:
             self.agreement.add(scores_by_judge)
 

@@ -16,7 +16,7 @@ from tocsin.opinions.lost import Lost
 from tocsin.opinions.opinion import Opinion
 from tocsin.opinions.prompt import Prompt, read_prompt
 from tocsin.opinions.registry import OPINIONS, opinion_of
-from tocsin.protocols.texts import Conversation
+from tocsin.protocols.texts import Conversation, Turn
 
 CONVERSATION = Conversation("2 + 2?", "5, see {question}")
 
@@ -44,7 +44,7 @@ def opinion(**settings: Any) -> Opinion:
 
 
 def test_every_kind_of_the_configuration_is_there() -> None:
-    kinds = {"rating", "rubric", "checklist", "reference"}
+    kinds = {"rating", "rubric", "checklist", "reference", "dissatisfaction"}
     assert set(OPINIONS) == kinds and all(OPINIONS[kind].source for kind in kinds)  # type: ignore[attr-defined]
 
 
@@ -108,6 +108,29 @@ def test_without_references_the_judge_answers_first() -> None:
     judge = Scripted({"A": 0.5, "B": 0.5}, text=" 4 ")
     assert opinion(kind="reference").ask(judge, CONVERSATION) == 0.5
     assert judge.prompts[0] == "2 + 2?" and len(judge.prompts) == 3 and "A: 4\n" in judge.prompts[2]
+
+
+def test_dissatisfaction_is_about_the_answer_before_the_users_turn() -> None:
+    turns = (
+        Turn("system", "Be short."), Turn("user", "2 + 2?"), Turn("assistant", "5"), Turn("user", "No, that is wrong."),
+    )  # fmt: skip
+    judge = Scripted({"Yes": 0.6, "no": 0.2, "The": 0.2})
+    score = opinion(kind="dissatisfaction").ask(judge, Conversation("all of them", "Sorry: 4", turns))
+    assert score == pytest.approx(0.75)
+    assert "asked: 2 + 2?\nAn assistant answered: 5\nThen the user said: No, that is wrong." in judge.prompts[0]
+    assert "Sorry" not in judge.prompts[0]
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [(), (Turn("system", "Be short."), Turn("user", "hi")), (Turn("user", "hi"), Turn("assistant", "hello"))],
+    ids=["one message", "no answer yet", "ends with an answer"],
+)
+def test_where_nobody_reacts_to_an_answer_dissatisfaction_is_not_asked_about(turns: tuple[Turn, ...]) -> None:
+    judge = Scripted({"Yes": 1.0})
+    with pytest.raises(Lost) as lost:
+        opinion(kind="dissatisfaction").ask(judge, Conversation("hi", "hello", turns))
+    assert lost.value.reason == "no_next_turn" and not judge.prompts
 
 
 @pytest.mark.parametrize(
