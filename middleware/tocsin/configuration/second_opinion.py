@@ -132,8 +132,45 @@ class DissatisfactionConfig(_Opinion):
     )
 
 
+class FollowUpConfig(_Opinion):
+    """How much likelier a displeased user's next turn is than a pleased one's."""
+
+    kind: Literal["follow_up"] = Field(description="How likely displeased next turns are beside pleased ones.")
+    displeased: list[str] = Field(
+        ["That does not answer my question.", "No, that is wrong."],
+        min_length=1,
+        max_length=10,
+        description="What a user says next who is not content. Each is one call of the judge.",
+    )
+    pleased: list[str] = Field(
+        ["Thank you, that answers my question.", "Yes, that is right."],
+        min_length=1,
+        max_length=10,
+        description="What a user says next who is content. Each is one call of the judge.",
+    )
+
+
+class DensityRatioConfig(_Opinion):
+    """How much likelier the answer is by a worse model than by the judge."""
+
+    kind: Literal["density_ratio"] = Field(description="How likely a worse model finds the answer, beside the judge.")
+    worse: JudgeModelConfig = Field(description="The worse model, such as the judge's own before it was aligned.")
+    timeout: Duration = Field(timedelta(seconds=30), gt=timedelta(0), description="How long one call of it may take.")
+
+    def resolve(self, folder: Path) -> None:
+        """Make paths relative to a folder."""
+        super().resolve(folder)
+        self.worse.resolve(folder)
+
+
 OpinionConfig = Annotated[
-    RatingConfig | RubricConfig | ChecklistConfig | ReferenceConfig | DissatisfactionConfig,
+    RatingConfig
+    | RubricConfig
+    | ChecklistConfig
+    | ReferenceConfig
+    | DissatisfactionConfig
+    | FollowUpConfig
+    | DensityRatioConfig,
     Field(discriminator="kind"),
 ]
 
@@ -169,7 +206,7 @@ class SecondOpinionConfig(BaseModel):
     judge: JudgeModelConfig = Field(description="The model that judges.")
     opinions: dict[Annotated[str, Field(pattern=NAME)], OpinionConfig] = Field(
         min_length=1,
-        description="What it is asked, by name: a rating, a rubric, a checklist, a reference or dissatisfaction.",
+        description="What it is asked, by the name of the opinion: its kind and settings.",
     )
     agreement: AgreementConfig | None = Field(
         None, description="Further judges, to see how far judges agree; null: the judge is believed as it is."

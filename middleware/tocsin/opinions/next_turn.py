@@ -26,14 +26,14 @@ def next_turn_in(conversation: Conversation) -> NextTurn:
     """The request's last turn, the answer before it, and the user's turn before that, "" where there is none. Raises
     Lost `no_next_turn` where the request does not end with a user's turn after an answer.
     """
-    *before, last = conversation.turns or [None]
-    if last is None or last.role != "user":
+    turns = conversation.turns
+    if not turns or turns[-1].role != "user":
         raise Lost("no_next_turn", "the request is no conversation that ends with a user's turn")
-    answers = [at for at, turn in enumerate(before) if turn is not None and turn.role == "assistant"]
+    answers = [at for at, turn in enumerate(turns) if turn.role == "assistant"]
     if not answers:
         raise Lost("no_next_turn", "no answer comes before the user's turn")
-    questions = [turn.text for turn in conversation.turns[: answers[-1]] if turn.role == "user"]
-    return NextTurn(questions[-1] if questions else "", conversation.turns[answers[-1]].text, last.text)
+    questions = [turn.text for turn in turns[: answers[-1]] if turn.role == "user"]
+    return NextTurn(questions[-1] if questions else "", turns[answers[-1]].text, turns[-1].text)
 
 
 class AnswerLabels:
