@@ -26,6 +26,7 @@ def monitor(models: Sequence[WatchedModel], config: Config, wishes: RuleOptions)
         _unreachable(wishes),
         _failed_reloads(wishes),
         _dying_workers(wishes),
+        _disbelieved_judges(wishes),
     ]
     return Group("tocsin.monitor", alerts)
 
@@ -164,4 +165,17 @@ def _dying_workers(wishes: RuleOptions) -> Alert:
         wishes.deployment() + "{{ $value | humanize }} workers died in half an hour and were started again",
         "Calls in flight on them were lost.",
         "workers-die",
+    )
+
+
+def _disbelieved_judges(wishes: RuleOptions) -> Alert:
+    by = wishes.labels("model", "opinion")
+    return Alert(
+        "TocsinJudgesDisagree",
+        "warning",
+        f'sum by ({by}) (increase(tocsin_second_opinions_total{{severity="disbelieved"}}[30m])) > 0',
+        wishes.subject + ": judges disagree about opinion {{ $labels.opinion }}, so its scores are not judged",
+        "Krippendorff's alpha of the judges' scores is below `at_least`; tocsin_judge_agreement has it.",
+        "judges-disagree",
+        lasting="5m",
     )

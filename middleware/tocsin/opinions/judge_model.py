@@ -34,7 +34,8 @@ class JudgeModel:
         tls = UpstreamTls(ca=config.ca) if url.scheme == "https" else None
         self._target = HttpTarget(Address(url.host or "", url.port or 80), tls)
         query = f"?{url.query}" if url.query else ""
-        self._path = f"{(url.path or '').rstrip('/')}/chat/completions{query}"
+        base = (url.path or "").rstrip("/")
+        self._chat, self._completions = f"{base}/chat/completions{query}", f"{base}/completions{query}"
         self._headers = [("Content-Type", "application/json"), ("User-Agent", "tocsin")]
         if config.key_env is not None:
             self._headers.append(("Authorization", f"Bearer {_key(config.key_env, environment)}"))
@@ -42,7 +43,7 @@ class JudgeModel:
 
     def first_token(self, prompt: str) -> Mapping[str, float]:
         """Likely first tokens of its answer and their log-probabilities, nats. Raises Lost."""
-        reply = self._complete(first_token_request(self._model, prompt))
+        reply = self._post(self._chat, first_token_request(self._model, prompt))
         try:
             return likeliest_tokens(reply)
         except (KeyError, IndexError, TypeError, ValueError):
@@ -51,7 +52,8 @@ class JudgeModel:
     def text(self, prompt: str, tokens: int) -> str:
         """Its answer of at most so many tokens. Raises Lost."""
         messages = [{"role": "user", "content": prompt}]
-        reply = self._complete({"model": self._model, "messages": messages, "max_tokens": tokens, "temperature": 0})
+        body = {"model": self._model, "messages": messages, "max_tokens": tokens, "temperature": 0}
+        reply = self._post(self._chat, body)
         try:
             content = reply["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
@@ -60,8 +62,24 @@ class JudgeModel:
             raise Lost("unreadable", "the judge's answer has no text at choices[0].message.content")
         return content
 
-    def _complete(self, body: Mapping[str, Any]) -> Any:
-        call = HttpCall("POST", self._path, self._headers, json.dumps(body).encode(), self._seconds, MAX_ANSWER)
+    def continuation(self, before: str, text: str) -> float:
+        """The log-probability, nats, that it gives to `text` behind `before`, summed over the tokens that begin in
+        `text`. The server must echo prompts with their log-probabilities, as vLLM and SGLang do. Raises Lost.
+        """
+        body = {"model": self._model, "prompt": before + text, "max_tokens": 1, "temperature": 0}
+        reply = self._post(self._completions, {**body, "echo": True, "logprobs": 1})
+        end = len(before) + len(text)
+        try:
+            logprobs = reply["choices"][0]["logprobs"]
+            tokens = zip(logprobs["text_offset"], logprobs["token_logprobs"], strict=True)
+            return sum(float(logprob) for offset, logprob in tokens if len(before) <= offset < end)
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise Lost(
+                "unreadable", "the judge's answer echoes no prompt with choices[0].logprobs.token_logprobs"
+            ) from None
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> Any:
+        call = HttpCall("POST", path, self._headers, json.dumps(body).encode(), self._seconds, MAX_ANSWER)
         try:
             status, _, content = fetch(self._target, call)
         except TimeoutError:
@@ -108,6 +126,11 @@ class PacedJudge:
         """As a judge does. Raises Lost."""
         self._wait()
         return self._counted(lambda: self._judge.text(prompt, tokens))
+
+    def continuation(self, before: str, text: str) -> float:
+        """As a judge does. Raises Lost."""
+        self._wait()
+        return self._counted(lambda: self._judge.continuation(before, text))
 
     def _wait(self) -> None:
         if self._pace.wait(self._deadline, self._ending):

@@ -22,7 +22,8 @@ from tocsin_calibration import Bundle
 
 VERSION_KEY = "tocsin-version"
 ROUTE = "POST /tocsin/opinion"  # of no port: opinions are judged as calls whose score is in their metadata
-NONE, UNPROMISED, UNSCORED = "none", "unpromised", "unscored"  # severities of what does not alarm
+# Severities of what does not alarm; `disbelieved` is not judged, because judges do not agree.
+NONE, UNPROMISED, UNSCORED, DISBELIEVED = "none", "unpromised", "unscored", "disbelieved"
 _EMPTY = b"{}"
 
 
