@@ -44,7 +44,7 @@ GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 # would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist image sbom examples demo-llm demo-openai demo-robot fiper clean
+.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist image sbom test-image chart examples demo-llm demo-openai demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -159,17 +159,18 @@ dist: $(VENV)/dev build/tools/.made ## what a release uploads, in dist/: the sou
 	$(TOOLS)/check-wheel-contents dist/*.whl
 	$(BIN)/python -m benchmarks.installed --json installed.json
 
-image: ## the relay's image (BASE=python:3.12-slim-bookworm@sha256:..., IMAGE=tocsin:0.1.0)
-	@case '$(BASE)' in *@sha256:*) ;; *) echo 'pin BASE by its digest: BASE=python:3.12-slim-bookworm@sha256:...' >&2; exit 2;; esac
-	docker build --build-arg BASE='$(BASE)' --tag '$(IMAGE)' .
+image: ## the relay's image, with lists of its contents (BASE=python:3.12-slim-bookworm@sha256:... or BASE=debootstrap)
+	@[ '$(BASE)' != debootstrap ] || { $(call debian,buildah debootstrap,buildah debootstrap); }
+	image/build-image '$(BASE)' '$(IMAGE)' $(PLATFORM)
 
-sbom: $(VENV)/dev ## what the image installs: a CycloneDX list in sbom.json, and its size
-	rm -rf build/serving && $(PYTHON) -m venv build/serving
-	build/serving/bin/python -m pip install --quiet --disable-pip-version-check '.[redis,otel,fetch]'
-	build/serving/bin/python -m pip uninstall --quiet --yes pip setuptools
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom
-	$(BIN)/cyclonedx-py environment --output-format JSON --output-file sbom.json build/serving/bin/python
-	@du -sm build/serving | sed -E 's/([0-9]+).*/\1 MB installed, besides the base image/'
+sbom: image ## the image's bill of materials (CycloneDX), in build/image/sbom.json, and its licences
+
+test-image: $(VENV)/dev ## build the image without a registry, and guard a real server with it (some minutes)
+	@$(call debian,buildah crun debootstrap docker-registry redis-server,buildah crun debootstrap docker-registry redis-server)
+	$(BIN)/python -m pytest tests/system/test_image.py -m image
+
+chart: $(VENV)/dev ## the chart's archive and schema, in build/chart; REGISTRY=oci://HOST/PATH pushes it
+	$(BIN)/python helm/package.py build/chart $(REGISTRY)
 
 examples: $(VENV)/dev ## run the worked examples
 	@$(EXAMPLES)
