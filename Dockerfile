@@ -12,7 +12,7 @@ RUN packages="gcc libc6-dev" \
  && apt-get update && apt-get install --yes --no-install-recommends ${packages} && rm -rf /var/lib/apt/lists/* \
  && python -m venv /opt/tocsin && python -m venv /opt/tools
 # Where an index is behind a proxy with an authority of its own, the authority's certificate is a secret of the build.
-COPY image/pip /usr/local/bin/pip-install
+COPY image/pip-install /usr/local/bin/pip-install
 RUN --mount=type=secret,id=certificates pip-install /opt/tools 'cyclonedx-bom>=7,<8' 'python-debian>=1,<2'
 WORKDIR /src
 COPY pyproject.toml setup.py README.md LICENSE ./

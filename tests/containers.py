@@ -12,9 +12,8 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-PATH = "/opt/tocsin/bin:/usr/local/bin:/usr/bin:/bin"
 # crun refuses the mix of old and new control groups that some machines have; these containers see the new kind.
 CRUN = (
     "unshare", "--mount", "sh", "-c",
@@ -24,12 +23,20 @@ CRUN = (
 )  # fmt: skip
 
 
+class Image(NamedTuple):
+    """An image's files, and what it says of itself: Env, Labels, User, Healthcheck ..."""
+
+    root: Path
+    config: dict[str, Any]
+
+
 @contextmanager
-def root_of(image: str) -> Iterator[Path]:
-    """The folder with the image's files, until the end of the block."""
-    container = _output("buildah", "from", "--pull-never", image)
+def opened(name: str) -> Iterator[Image]:
+    """The image, its files mounted, until the end of the block."""
+    config = json.loads(_output("buildah", "inspect", "--type", "image", name))["Docker"]["config"]
+    container = _output("buildah", "from", "--pull-never", name)
     try:
-        yield Path(_output("buildah", "mount", container))
+        yield Image(Path(_output("buildah", "mount", container)), config)
     finally:
         _output("buildah", "rm", container)
 
@@ -39,7 +46,7 @@ class Container:
 
     def __init__(
         self,
-        root: Path,
+        image: Image,
         command: Sequence[str],
         security: Mapping[str, Any],
         folders: Mapping[str, Path] | None = None,
@@ -47,14 +54,13 @@ class Container:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = f"tocsin-test-{uuid.uuid4().hex[:12]}"
-        self._root, self._command, self._security = root, list(command), security
+        self._image, self._command, self._security = image, list(command), security
         self._folders, self._written = folders or {}, written or {}
         self._environment = environment or {}
 
     def specification(self) -> dict[str, Any]:
         """What the Open Container Initiative has a runtime told, by the security context of Kubernetes."""
         user = int(self._security["runAsUser"])
-        environment = {"PATH": PATH, "PYTHONUNBUFFERED": "1", **self._environment}
         assert self._security["capabilities"] == {"drop": ["ALL"]} and user
         mounts = [
             {"destination": "/proc", "type": "proc", "source": "proc"},
@@ -70,12 +76,12 @@ class Container:
             "process": {
                 "args": self._command,
                 "cwd": "/",
-                "env": [f"{name}={value}" for name, value in environment.items()],
+                "env": [*self._image.config["Env"], *(f"{name}={value}" for name, value in self._environment.items())],
                 "user": {"uid": user, "gid": user},
                 "capabilities": {},
                 "noNewPrivileges": not self._security["allowPrivilegeEscalation"],
             },
-            "root": {"path": str(self._root), "readonly": self._security["readOnlyRootFilesystem"]},
+            "root": {"path": str(self._image.root), "readonly": self._security["readOnlyRootFilesystem"]},
             "mounts": mounts,
             "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]},
         }
