@@ -8,6 +8,7 @@ cyclonedx-py reads the Python packages; this adds the Debian packages of the bas
 from __future__ import annotations
 
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -28,6 +29,8 @@ def main() -> None:
     environment, base = Path(sys.argv[1]), Path(sys.argv[2])
     bom = python_packages(environment)
     bom.components.update(debian_packages(base))
+    if not any(one.name.startswith("python3.") for one in bom.components):
+        bom.components.add(python())
     share = environment / "share"
     share.mkdir(exist_ok=True)
     (share / "sbom.json").write_text(JsonV1Dot6(bom).output_as_string(indent=1))
@@ -43,6 +46,13 @@ def python_packages(environment: Path) -> Bom:
     command = [tool, "environment", "--output-reproducible", "--output-format", "JSON", environment / "bin" / "python"]
     listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return Bom.from_json(json.loads(listed))
+
+
+def python() -> Component:
+    """Python itself, where a base brings it without Debian's packages."""
+    url = PackageURL("generic", "", "python", platform.python_version())
+    licence = DisjunctiveLicense(id="PSF-2.0")
+    return Component(name="python", version=url.version, purl=url, bom_ref=url.to_string(), licenses=[licence])
 
 
 def debian_packages(base: Path) -> Iterator[Component]:
@@ -69,12 +79,15 @@ def debian_licences(package: str) -> list[str]:
     """The names that its copyright file gives, where that is written for machines."""
     file = DOCUMENTATION / package / "copyright"
     text = file.read_text(errors="replace") if file.exists() else ""
-    return sorted(set(re.findall(r"^License: *(\S.*?) *$", text, re.MULTILINE)))
+    is_for_machines = text.startswith("Format")
+    return sorted(set(re.findall(r"^License: *(\S.*?) *$", text, re.MULTILINE))) if is_for_machines else []
 
 
 def licences(component: Component) -> str:
     names = {str(getattr(one, "id", None) or getattr(one, "name", None) or one.value) for one in component.licenses}
-    return ", ".join(sorted(names)) or f"see {DOCUMENTATION}/{component.name}/copyright"
+    is_debian = component.purl is not None and component.purl.type == "deb"
+    place = f"{DOCUMENTATION}/{component.name}/copyright" if is_debian else "its *.dist-info"
+    return ", ".join(sorted(names)) or f"see {place}"
 
 
 if __name__ == "__main__":
