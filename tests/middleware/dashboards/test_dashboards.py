@@ -164,6 +164,16 @@ def test_the_chart_ships_the_dashboards_as_they_are() -> None:
         assert shipped.read_text() == as_json(board), "run: tocsin dashboards helm/tocsin/dashboards"
 
 
+def test_dashboards_have_the_form_that_grafana_com_takes() -> None:
+    for board in BOARDS.values():
+        assert board["__inputs"] == [] and "id" not in board  # the data source is a variable, and Grafana numbers it
+        sources = json.dumps(board["panels"]) + json.dumps(board["annotations"])
+        assert set(re.findall(r'"uid": "([^"]*)"', sources)) == {"${datasource}"}
+        required = {(part["type"], part["id"]) for part in board["__requires"]}
+        panels = {("panel", panel["type"]) for panel in board["panels"] if panel["type"] != "row"}
+        assert required == {("grafana", "grafana"), ("datasource", "prometheus")} | panels
+
+
 def test_a_configmap_holds_both() -> None:
     done = CliRunner().invoke(app, ["dashboards", "--label", "grafana_dashboard=yes"])
     assert done.exit_code == 0
