@@ -49,9 +49,9 @@ def calibrate(
     """A promise from detectors' scores (n, d) of safe responses that played no part in fitting.
 
     `alpha` is one level, or a level for each severity. `rule`: `any` alarms when some detector stands out, `all` when
-    every one does, `2 of 3` when at least two do, `learnt` when a weighted sum does, its weights learnt from part A and
-    from `failures` (m, d) where there are some. A third of the rows, drawn by `seed`, set the detectors' scales; the
-    rest carry the promise.
+    every one does, `2 of 3` when at least two do, `learnt` when a weighted sum does, its weights learnt from the scale
+    set and from `failures` (m, d) where there are some. A third of the rows, drawn by `seed`, are the scale set, which
+    sets the detectors' scales; the rest carry the promise.
 
     `confidence`: promise alpha for this very calibration set with that confidence; None: with 0.95, each alpha that has
     rows enough, and the others on average over such sets, as their sentences say. `on_average`: promise all of them so,
@@ -212,7 +212,9 @@ def calibrate_sessions(
 
 
 def _divided_by_session(owners: NDArray[np.intp], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The stretches of part A and of part B, whole sessions to either; those of a single session one by one."""
+    """The stretches of the scale set and of the calibration set: whole sessions to either, those of a single session
+    one by one.
+    """
     sessions = np.unique(owners)
     one_each = len(sessions) == len(owners)
     units = np.arange(len(owners)) if one_each or len(sessions) == 1 else owners

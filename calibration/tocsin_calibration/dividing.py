@@ -1,4 +1,4 @@
-"""How calibration responses are divided: part A sets the detectors' scales, part B carries the promise.
+"""How calibration responses are divided: a scale set for the detectors' scales, a calibration set for the promise.
 
 A third sets the scales, up to MAX_REFERENCE: a scale is no better for more, and everything else is for the promise.
 Where other responses set the scales, such as those that the detectors were fitted on, all of calibration carries the
@@ -25,18 +25,18 @@ MOST_BAD = 0.5  # of calibration; of more there is nothing to learn
 
 
 def size_of_reference(rows: int) -> int:
-    """How many of the responses are part A."""
+    """How many of the responses belong to the scale set."""
     return min(max(MIN_REFERENCE, round(rows * REFERENCE_SHARE)), MAX_REFERENCE)
 
 
 def reference_rows(rows: int, seed: int) -> NDArray[np.intp]:
-    """The positions of part A, ascending, drawn by the seed."""
+    """The positions of the scale set, ascending, drawn by the seed."""
     drawn = np.random.default_rng(seed).choice(rows, min(rows, size_of_reference(rows)), replace=False)
     return np.sort(drawn)
 
 
 def terms_of_part(rows: int, terms: Guarantee) -> Guarantee:
-    """The terms of part B, when a share of all the responses may be bad: at worst all of them are in it."""
+    """The terms of the calibration set, when a share of all responses may be bad: at worst all bad ones are in it."""
     if not 0 <= terms.contaminated < MOST_BAD:
         raise CalibrationError(
             f"the share of bad calibration responses must lie in [0, {MOST_BAD:g}), not {terms.contaminated}"
@@ -48,7 +48,9 @@ def terms_of_part(rows: int, terms: Guarantee) -> Guarantee:
 
 
 def require_enough(rows: int, alphas: Mapping[str, float], terms: Guarantee) -> int:
-    """How many responses each alpha needs in part B, at most. Raises CalibrationError when there are fewer."""
+    """How many responses of the calibration set the alpha needs that needs the most. Raises CalibrationError when there
+    are fewer.
+    """
     part_terms = terms_of_part(rows, terms)
     carrying = max(part_terms.required_size(a) for a in alphas.values())
     if rows - size_of_reference(rows) < carrying:
@@ -116,7 +118,9 @@ def or_promise_less(alphas: Mapping[str, float], *others: str) -> str:
 
 
 def missing(carrying: int, enough: int, least: int) -> int:
-    """How many more it takes in all so that part B, of `carrying` now, has `enough`; one too many at most."""
+    """How many more it takes in all for a calibration set of `enough` responses, of which there are `carrying` now; one
+    too many at most.
+    """
     return with_reference(enough, least) - with_reference(carrying, least)
 
 
@@ -129,7 +133,7 @@ def responses_needed(alpha: float, terms: Guarantee = Guarantee()) -> int:
 
 
 def with_reference(carrying: int, least: int) -> int:
-    """How many it takes in all for so many in part B, when part A has at `least` so many."""
+    """How many it takes in all for so many in the calibration set, when the scale set has at `least` so many."""
     n = carrying + least
     while n - min(max(least, round(n * REFERENCE_SHARE)), MAX_REFERENCE) < carrying:
         n += 1

@@ -35,18 +35,19 @@ class Judged(NamedTuple):
 class Promise:
     """At most alpha of the responses exchangeable with the calibration ones alarm, for each severity's alpha.
 
-    `reference` (a, d) and `nonconformity` (b,) are parts A and B of calibration (see `thresholds.joint`); `alphas` maps
-    severities to levels. `scales` (s, d): scores of other responses that set the detectors' scales; then all of
-    calibration carries the promise, and `reference` holds its scores, by which single detectors are watched. `weights`
-    (b,): the promise is for other traffic (`thresholds.weighted`). `groups`: further nonconformity scores by group,
-    each with a promise of its own (Mondrian). `others`: those of all further groups' responses, which have one promise
-    together; None where they are too few, and then they get the pooled thresholds and no promise, as the pooled one
-    says nothing of a part of the traffic. `pooled` names those further groups that calibration saw. `combination` (d,):
-    weights of the rule `learnt`. `sessions`: responses belong together, and `nonconformity` holds one score a session.
-    `auxiliary`: the seed of the numbers that break the ties of calibration scores where they are watched, drawn once;
-    None derives it from the scores. `clusters` (b,): the session that each stretch comes from, where sessions have
-    several. `inputs`: calibration's inputs, where changes of inputs are watched. `classes`: what in a response names
-    its group, where responses do so themselves. Made by `calibrate`, or read from a bundle.
+    `reference` (a, d) are the detectors' scores of the scale set, `nonconformity` (b,) the joint ones of the
+    calibration set (see `thresholds.joint`); `alphas` maps severities to levels. `scales` (s, d): scores of other
+    responses that set the detectors' scales; then all of calibration carries the promise, and `reference` holds its
+    scores, by which single detectors are watched. `weights` (b,): the promise is for other traffic
+    (`thresholds.weighted`). `groups`: further nonconformity scores by group, each with a promise of its own (Mondrian).
+    `others`: those of all further groups' responses, which have one promise together; None where they are too few, and
+    then they get the pooled thresholds and no promise, as the pooled one says nothing of a part of the traffic.
+    `pooled` names those further groups that calibration saw. `combination` (d,): weights of the rule `learnt`.
+    `sessions`: responses belong together, and `nonconformity` holds one score a session. `auxiliary`: the seed of the
+    numbers that break the ties of calibration scores where they are watched, drawn once; None derives it from the
+    scores. `clusters` (b,): the session that each stretch comes from, where sessions have several. `inputs`:
+    calibration's inputs, where changes of inputs are watched. `classes`: what in a response names its group, where
+    responses do so themselves. Made by `calibrate`, or read from a bundle.
     """
 
     def __init__(

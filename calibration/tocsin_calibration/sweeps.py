@@ -1,8 +1,8 @@
 """Calibration on more responses than memory holds, wherever they lie, in two sweeps over their scores.
 
-The first sweep takes the responses of part A, from which the detectors' scales and the brackets of the thresholds come;
-the second counts all others. Counts of parts can be merged in any order, so that parts can be swept by many processes
-and machines; thresholds are the order statistics that sorting all scores would give, to the bit.
+The first sweep takes the responses of the scale set, from which the detectors' scales and the brackets of the
+thresholds come; the second counts all others. Counts of parts can be merged in any order, so that parts can be swept by
+many processes and machines; thresholds are the order statistics that sorting all scores would give, to the bit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Rows = NDArray[np.intp]
 
 
 class Counting(NamedTuple):
-    """What part A has decided: the scale of the joint score, and between which edges and brackets it is counted."""
+    """What the scale set decides: the scale of the joint score, and the edges and brackets between which it is counted."""
 
     reference: Float64  # (a, d), each column ascending
     rule: str
@@ -115,8 +115,9 @@ def _ordered(responses: Responses, counting: Counting, rows: Rows, ranks: Sequen
 def combination_of(
     rule: str, reference: Float64, safe: Float64, failures: NDArray[np.floating] | None
 ) -> Float64 | None:
-    """The weights of the rule `learnt`, from part A and failures; None for others. Raises CalibrationError when the
-    rule does not fit."""
+    """The weights of the rule `learnt`, from the scale set and failures; None for others. Raises CalibrationError when
+    the rule does not fit.
+    """
     needed_of(rule, safe.shape[1])
     if rule != LEARNT:
         return None

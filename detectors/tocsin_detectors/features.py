@@ -126,7 +126,7 @@ def parse_features(spec: str) -> Features:
     first, *rest = spec.split(",")
     name, _, file = first.partition("=")
     if not name or not file:
-        raise SignalError(f"features are told as SIGNAL=FILE.onnx, not '{spec}'")
+        raise SignalError(f"features are given as SIGNAL=FILE.onnx, not '{spec}'")
     settings = dict(part.partition("=")[::2] for part in rest)
     output, padding = settings.pop("output", None), settings.pop("padding", "0")
     return Features(name, Path(file), inputs=settings, output=output, padding=float(padding))

@@ -67,7 +67,7 @@ def build_graph(detectors: Sequence[Detector], like: FittingData, features: Sequ
 
     Inputs: each signal read, (n, width), float32, n free. Output: `tocsin.scores`, (n, number of detectors), float32, a
     column a detector. The names of the columns are in the model's metadata, unique: a detector that appears twice
-    is told apart by its signals. `like` tells the signals' widths.
+    is named by its signals. `like` has the signals' widths.
     """
     import spox
     import spox.opset.ai.onnx.v18 as op

@@ -141,9 +141,9 @@ def evaluate(
     `groups`, `sessions`: names (n,). `correct` (n,): whether answers were right; `dcs` (n,): their scores by
     `distributional_correctness`, where their distributions are known. `failures` (m, d): scores of responses that
     should alarm, with their `failed_sessions` or `failed_groups` (m,). `columns`: values (n,) by which parts of the
-    traffic are told apart, and `inputs` (n, k), in which the worst slab is searched (see `conditional`); a session has
-    those of its first response, and the mean of its inputs. Raises CalibrationError when their lengths differ,
-    when scores are not finite, and when the promise is for sessions and none are named.
+    traffic are distinguished, and `inputs` (n, k), in which the worst slab is searched (see `conditional`); a session
+    has those of its first response, and the mean of its inputs. Raises CalibrationError when their lengths differ, when
+    scores are not finite, and when the promise is for sessions and none are named.
 
         >>> from tocsin_calibration import calibrate
         >>> import numpy as np

@@ -94,7 +94,7 @@ def kept_by_severity(
 
 def kept_by_group(promise: Promise, severities: Sequence[str | None], groups: Sequence[str]) -> dict[str, PromiseCheck]:
     """The mildest severity's promise, by what is promised for by itself: groups, and under OTHER_GROUPS the responses
-    of all further ones. What is expected is told for all of them at once (Bonferroni): while every promise is kept, any
+    of all further ones. What is expected holds for all of them at once (Bonferroni): while every promise is kept, any
     at all is called broken once in 200 times at most. Groups without a promise are not judged.
     """
     name, alpha = list(promise.alphas.items())[-1]
@@ -159,7 +159,9 @@ def total_law(laws: Sequence[tuple[FalseAlarmLaw, int]]) -> NDArray[np.float64]:
 
 
 def seed_to_seed(joint: NDArray[np.float64], alpha: float, *, splits: int = 20, seed: int = 0) -> SeedToSeed | None:
-    """How much luck of the draw there is, from nonconformity scores (n,) of safe data; None when too few."""
+    """How much the realised rate varies from one random calibration set to another, from nonconformity scores (n,) of
+    safe data; None when too few.
+    """
     half = len(joint) // 2
     if half * alpha < 1:
         return None

@@ -1,6 +1,6 @@
 """Levels that follow feedback: a false-alarm rate that tends to alpha under any drift, when labels come back.
 
-All of them act on p-values: alarm when p <= `level`. When a response turns out to have been safe, `learn` is told its
+All of them act on p-values: alarm when p <= `level`. When a response turns out to have been safe, `learn` takes its
 p-value and whether it was alarmed, err; alarmed too often, the level sinks, too seldom, it rises.
 
 Guarantee (of ACI; deterministic, no assumption about the traffic): over T confirmed-safe responses whose

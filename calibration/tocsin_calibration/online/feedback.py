@@ -22,9 +22,9 @@ class Feedback:
     """Remembers what was decided, and teaches an adaptive level when the truth arrives.
 
     A label counts once, whenever it comes; one for a response that was forgotten (the oldest of more than
-    `remembered`), or never decided here, is `unknown`. Labels of bad responses are told but teach nothing: the promise
-    is about safe ones. The error that is learnt is that of the decision as it was made then, not as it would be made
-    now.
+    `remembered`), or never decided here, is `unknown`. Labels of bad responses are accepted and teach nothing: the
+    promise is about safe ones. The error that is learnt is that of the decision as it was made then, not as it would be
+    made now.
     """
 
     def __init__(self, adaptive: Adaptive, remembered: int = REMEMBERED) -> None:

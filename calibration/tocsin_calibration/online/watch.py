@@ -131,7 +131,7 @@ class ShiryaevRoberts:
 
     Guarantee: under exchangeability the mean number of responses until R first reaches 1/delta is at least 1/delta
     (R_t - t is a martingale; Shin, Ramdas and Rinaldo 2024, arXiv:2203.03532). It finds late changes sooner, but sooner
-    or later cries wolf: once in 1/delta responses on average at most, where a watch may never.
+    or later raises a false alert: once in 1/delta responses on average at most, where a watch may never.
 
     e_t is the urn's likelihood ratio for one response at fixed rates, each with a sum of its own, mixed by trust. The
     urn's chance of an alarm is taken as at least the expected rate, so that a time of few alarms does not make the

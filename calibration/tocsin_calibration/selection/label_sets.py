@@ -100,8 +100,8 @@ def calibrate_label_sets(
 ) -> LabelPowerset:
     """From scores (n, L) in [0, 1] and the true label sets (n, L) of responses not fitted on.
 
-    `weights` (L,), 0 or more, from other data (such as `reliability_weights`); 1 each unless given. Raises
-    CalibrationError when n is too small for alpha.
+    `weights` (L,), 0 or more, from other data, such as the inverse of each label's mean error there; 1 each unless
+    given. Raises CalibrationError when n is too small for alpha.
 
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
@@ -118,10 +118,3 @@ def calibrate_label_sets(
     if w.shape != values.shape[1:] or (w < 0).any():
         raise CalibrationError(f"there must be {values.shape[1]} weights, 0 or more")
     return LabelPowerset(threshold((w * np.abs(values - truth)).sum(axis=1), alpha), w)
-
-
-def reliability_weights(scores: ArrayLike, labels: ArrayLike) -> Float64:
-    """Weights (L,) of mean 1 that trust labels whose scores are usually near the truth, from held-out responses."""
-    error = np.abs(np.asarray(scores, np.float64) - np.asarray(labels, np.float64)).mean(axis=0)
-    inverse = 1 / np.maximum(error, 0.1 * error.mean() + 1e-12)
-    return np.asarray(inverse / inverse.mean(), np.float64)

@@ -1,4 +1,6 @@
-"""How well sessions are told: true positives and negatives, and how early (FIPER; Römer et al. 2025)."""
+"""How well failed sessions are told from good ones: true positives and negatives, and how early (FIPER; Römer et al.
+2025).
+"""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ Guarantee: a stretch of a session exchangeable with the J alarms with probabilit
 stretches of one session are. It needs J >= 1/alpha - 1 sessions. Of fewer the usual order statistic is left, whose
 promise is for stretches that are exchangeable one by one: further ones of the same sessions.
 
-What one calibration lets a user see is told as if there were n / (1 + (c - 1) rho) independent stretches (Kish's design
-effect), c being a session's mean number and rho the intraclass correlation of scores' ranks, estimated by analysis of
-variance. That is an approximation, and says nothing where only one session was recorded.
+What one calibration lets a user see is stated as if there were n / (1 + (c - 1) rho) independent stretches (Kish's
+design effect), c being a session's mean number and rho the intraclass correlation of scores' ranks, estimated by
+analysis of variance. That is an approximation, and says nothing where only one session was recorded.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """One promise for several detectors at once.
 
-Calibration responses are split in two. Against part A each detector's score becomes evidence t_j(x), an increasing
-function of the score on a scale all detectors share: -log of the p-value against A. The rule joins the evidence
-into one nonconformity score, which is conformalised on part B:
+Calibration responses are split in two. Each detector's score becomes t_j(x) = -log of its p-value against the scale
+set, an increasing function of the score on a scale that all detectors share. The rule joins these into one
+nonconformity score, which is conformalised on the calibration set:
 
     any       some detector stands out: the largest t_j
     k of m    at least k of the m detectors do: the k-th largest t_j
     all       every one does: the smallest t_j
-    learnt    their weighted sum does, with weights learnt on A (`learnt`): sum_j w_j t_j
+    learnt    their weighted sum does, with weights learnt on the scale set (`learnt`): sum_j w_j t_j
 
-Guarantee: P(alarm | exchangeable with part B) <= alpha for the joint rule itself, whatever the dependence between
-detectors, because the joint score is a fixed function once A is drawn. Thresholding each detector at alpha and
-joining the alarms keeps no such promise: `any` exceeds alpha, `all` falls far below it.
+Guarantee: P(alarm | exchangeable with the calibration set) <= alpha for the joint rule itself, whatever the dependence
+between detectors, because the joint score is a fixed function once the scale set is drawn. Thresholding each detector
+at alpha and joining the alarms keeps no such promise: `any` exceeds alpha, `all` falls far below it.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class LogPValueScale:
 
 
 class JointScore:
-    """Scores of all detectors (n, d) -> one nonconformity score (n,), by `rule`, on scales from part A.
+    """Scores of all detectors (n, d) -> one nonconformity score (n,), by `rule`, on scales from the scale set.
 
     `weights` (d,) are those of the rule `learnt`. Raises CalibrationError when the rule does not fit.
     """

@@ -3,7 +3,7 @@
 With n exchangeable calibration scores without ties and the k-th smallest as threshold, the false-alarm rate is
 Beta(n+1-k, k) over calibration sets, and the alarms among m safe responses are Beta-Binomial(m; n+1-k, k)
 (Vovk 2012, arXiv:1209.2673). With ties, both are stochastically smaller. Of more than ONE_BY_ONE responses the counts
-are told to within a thousandth of their standard deviation.
+are exact to within a thousandth of their standard deviation.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Weights for the rule `learnt`: how much each detector's evidence counts, fitted on part A alone.
+"""Weights for the rule `learnt`: how much each detector's evidence counts, fitted on the scale set alone.
 
 With examples of failures the weights are those of a logistic regression that tells failures from safe responses;
 without, those that best show a shift by which every detector's evidence rises alike, given how their evidence moves
 together on safe traffic: the solution of (covariance) w = 1, so that detectors that say the same share one vote.
 Either way they are 0 or more, so that more evidence never excuses a response, and sum to 1. The weights may be good
-or bad at catching failures; the promise about false alarms holds for any, since part B has not been seen.
+or bad at catching failures; the promise about false alarms holds for any, since the calibration set has not been seen.
 """
 
 from __future__ import annotations

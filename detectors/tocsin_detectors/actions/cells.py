@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from spox import Var
 
 FEW = 1024  # cells that there is a table of; samples that spread over more are sorted
-MULTIPLES = 40  # bits of the random numbers that cells are told apart by when they are many
+MULTIPLES = 40  # bits of the random numbers that distinguish cells when they are many
 NOTHING = 1e-30  # stands for a count of 0, whose logarithm there is none
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tocsin_detectors.observation import FittingData
 
 Float64 = NDArray[np.float64]
-EPOCHS = 20
 
 
 class KMeansDistance:

@@ -13,33 +13,33 @@ ABSENCE_LOOKBACK = "1d"  # how long a deployment that is gone is remembered, and
 MIN_RESPONSES = 10  # responses in five minutes below which a share of them says nothing
 
 
-def monitor(models: Sequence[WatchedModel], config: Config, wishes: RuleOptions) -> Group:
+def monitor(models: Sequence[WatchedModel], config: Config, options: RuleOptions) -> Group:
     """The alerts of the monitor."""
-    alerts = [_absent_deployments(models, wishes), *_unscored(wishes), _unguarded(wishes)]
-    if wishes.upstream_rate:
-        alerts.append(_bypassed_relay(wishes))
+    alerts = [_absent_deployments(models, options), *_unscored(options), _unguarded(options)]
+    if options.upstream_rate:
+        alerts.append(_bypassed_relay(options))
     served = [model for model in models if model.name in config.models]  # opinions are judged when nobody waits
     budgets = [config.budget(model.name, shares_sessions=model.shares_sessions) for model in served]
     budget = max(budgets, default=config.scoring_budget)
     alerts += [
-        _slow_scoring(budget.total_seconds(), wishes),
-        _unreachable(wishes),
-        _failed_reloads(wishes),
-        _dying_workers(wishes),
-        _disbelieved_judges(wishes),
+        _slow_scoring(budget.total_seconds(), options),
+        _unreachable(options),
+        _failed_reloads(options),
+        _dying_workers(options),
+        _disbelieved_judges(options),
     ]
     return Group("tocsin.monitor", alerts)
 
 
-def _absent_deployments(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
+def _absent_deployments(models: Sequence[WatchedModel], options: RuleOptions) -> Alert:
     """`absent` knows only the labels in its query. The deployments are known from those that were there before; where
     there was none, the alert has the model's name alone.
     """
     parts = []
     for model in models:
         series = f'tocsin_bundle_info{{model="{model.name}"}}'
-        if wishes.by:
-            by = wishes.labels("model")
+        if options.by:
+            by = options.labels("model")
             before = f"group by ({by}) (last_over_time({series}[{ABSENCE_LOOKBACK}]))"
             parts.append(f"({before} unless group by ({by}) ({series}))\nor on (model) absent({series})")
         else:
@@ -48,19 +48,20 @@ def _absent_deployments(models: Sequence[WatchedModel], wishes: RuleOptions) -> 
         "TocsinGone",
         "critical",
         "\nor ".join(parts),
-        wishes.subject + ": no Tocsin reports that it guards this model",
+        options.subject + ": no Tocsin reports that it guards this model",
         "Prometheus has no series of it: no Tocsin is running with this model, or none is scraped.",
         "gone",
         lasting="5m",
     )
 
 
-def _unscored(wishes: RuleOptions) -> list[Alert]:
-    by = wishes.labels("model")
+def _unscored(options: RuleOptions) -> list[Alert]:
+    """Responses that pass without a judgement, at two shares of all."""
+    by = options.labels("model")
     judged = f'sum by ({by}) (increase(tocsin_responses_total{{decision!="unscored"}}[5m]))'
     missed = f'sum by ({by}) (increase(tocsin_unscored_total{{reason!="no_bundle"}}[5m]))'
     share = f"{missed} / (({judged} or 0 * {missed}) + {missed} > {MIN_RESPONSES})"
-    summary = wishes.subject + ": {{ $value | humanizePercentage }} of responses pass without a judgement"
+    summary = options.subject + ": {{ $value | humanizePercentage }} of responses pass without a judgement"
     return [
         Alert(
             "TocsinBlind",
@@ -74,23 +75,24 @@ def _unscored(wishes: RuleOptions) -> list[Alert]:
         Alert(
             "TocsinUnscored",
             "warning",
-            f"{share} > {wishes.unscored:g}",
+            f"{share} > {options.unscored:g}",
             summary,
-            f"More than {wishes.unscored:.0%} of responses in five minutes. The reasons are in tocsin_unscored_total.",
+            f"More than {options.unscored:.0%} of responses in five minutes. The reasons are in tocsin_unscored_total.",
             "unscored",
             lasting="10m",
         ),
     ]
 
 
-def _unguarded(wishes: RuleOptions) -> Alert:
-    by = wishes.grouping
+def _unguarded(options: RuleOptions) -> Alert:
+    """Calls pass, and none of them is of a guarded method."""
+    by = options.grouping
     guarded, other = (f'sum{by} (increase(tocsin_relay_calls_total{{guarded="{g}"}}[30m]))' for g in ("true", "false"))
     return Alert(
         "TocsinSeesOtherCallsOnly",
         "warning",
         f"{other} > 100 unless {guarded} > 0",
-        wishes.deployment()
+        options.deployment()
         + "{{ $value | humanize }} calls in half an hour passed, and not one of them was of a guarded method",
         "Calls arrive, but of methods that no configured protocol knows. Health checks alone look like this too.",
         "no-traffic",
@@ -98,18 +100,18 @@ def _unguarded(wishes: RuleOptions) -> Alert:
     )
 
 
-def _bypassed_relay(wishes: RuleOptions) -> Alert:
+def _bypassed_relay(options: RuleOptions) -> Alert:
     """`upstream_rate` may have lost the labels of deployments; then it is compared with the calls of all of them."""
     calls = 'rate(tocsin_relay_calls_total{guarded="true"}[10m])'
-    answers, traffic = f"({wishes.upstream_rate})", f"sum ({calls}) > 0"
-    if wishes.by:
-        by = f" by ({wishes.labels()})"
-        answers, traffic = f"sum{by} ({wishes.upstream_rate})", f"(sum{by} ({calls}) > 0 or {traffic})"
+    answers, traffic = f"({options.upstream_rate})", f"sum ({calls}) > 0"
+    if options.by:
+        by = f" by ({options.labels()})"
+        answers, traffic = f"sum{by} ({options.upstream_rate})", f"(sum{by} ({calls}) > 0 or {traffic})"
     return Alert(
         "TocsinBypassed",
         "critical",
         f"{answers} > 0 unless {traffic}",
-        wishes.deployment()
+        options.deployment()
         + "the model server answers {{ $value | humanize }} requests a second, and none of them came through Tocsin",
         "The model server has traffic, and Tocsin has none: callers reach it by another way.",
         "no-traffic",
@@ -117,64 +119,68 @@ def _bypassed_relay(wishes: RuleOptions) -> Alert:
     )
 
 
-def _slow_scoring(budget: float, wishes: RuleOptions) -> Alert:
-    by = wishes.labels("le")
+def _slow_scoring(budget: float, options: RuleOptions) -> Alert:
+    """One response in a hundred waits longer for its verdict than the scoring budget, in seconds."""
+    by = options.labels("le")
     return Alert(
         "TocsinSlow",
         "warning",
         f"histogram_quantile(0.99, sum by ({by}) (rate(tocsin_added_seconds_bucket[5m]))) > {budget:g}",
-        wishes.deployment() + "judging adds {{ $value | humanizeDuration }} to one response in a hundred",
+        options.deployment() + "judging adds {{ $value | humanizeDuration }} to one response in a hundred",
         f"The scoring budget is {budget * 1e3:g} ms; responses that wait longer pass as late.",
         "slow",
         lasting="10m",
     )
 
 
-def _unreachable(wishes: RuleOptions) -> Alert:
-    by = wishes.grouping
+def _unreachable(options: RuleOptions) -> Alert:
+    """Connections to the model server fail."""
+    by = options.grouping
     return Alert(
         "TocsinUpstreamUnreachable",
         "warning",
         f"sum{by} (increase(tocsin_relay_upstream_failures_total[5m])) > 0",
-        wishes.deployment() + "{{ $value | humanize }} connections to the model server failed in five minutes",
+        options.deployment() + "{{ $value | humanize }} connections to the model server failed in five minutes",
         "Callers get UNAVAILABLE, as they would without Tocsin.",
         "upstream-unreachable",
         lasting="5m",
     )
 
 
-def _failed_reloads(wishes: RuleOptions) -> Alert:
-    by = wishes.grouping
+def _failed_reloads(options: RuleOptions) -> Alert:
+    """A reload failed within the last hour, and none succeeded."""
+    by = options.grouping
     failed, done = (f'max{by} (increase(tocsin_reloads_total{{outcome="{o}"}}[1h]))' for o in ("failed", "done"))
     return Alert(
         "TocsinReloadFailed",
         "warning",
         f"{failed} > 0 unless {done} > 0",
-        wishes.deployment() + "a new configuration could not be used; the old one stays in force",
+        options.deployment() + "a new configuration could not be used; the old one stays in force",
         "The reason is in the log, and in the answer of `tocsin reload`.",
         "reload-failed",
     )
 
 
-def _dying_workers(wishes: RuleOptions) -> Alert:
-    by = wishes.grouping
+def _dying_workers(options: RuleOptions) -> Alert:
+    """Workers die repeatedly."""
+    by = options.grouping
     return Alert(
         "TocsinWorkersDie",
         "warning",
         f"sum{by} (increase(tocsin_worker_restarts_total[30m])) > 2",
-        wishes.deployment() + "{{ $value | humanize }} workers died in half an hour and were started again",
+        options.deployment() + "{{ $value | humanize }} workers died in half an hour and were started again",
         "Calls in flight on them were lost.",
         "workers-die",
     )
 
 
-def _disbelieved_judges(wishes: RuleOptions) -> Alert:
-    by = wishes.labels("model", "opinion")
+def _disbelieved_judges(options: RuleOptions) -> Alert:
+    by = options.labels("model", "opinion")
     return Alert(
         "TocsinJudgesDisagree",
         "warning",
         f'sum by ({by}) (increase(tocsin_second_opinions_total{{severity="disbelieved"}}[30m])) > 0',
-        wishes.subject + ": judges disagree about opinion {{ $labels.opinion }}, so its scores are not judged",
+        options.subject + ": judges disagree about opinion {{ $labels.opinion }}, so its scores are not judged",
         "Krippendorff's alpha of the judges' scores is below `at_least`; tocsin_judge_agreement has it.",
         "judges-disagree",
         lasting="5m",

@@ -43,29 +43,29 @@ def ceiling_of(expected: str, responses: str, carried: str, joined: str, alike: 
     )
 
 
-def rates(wishes: RuleOptions) -> list[RecordingRule]:
+def rates(options: RuleOptions) -> list[RecordingRule]:
     """The recording rules: what is promised and expected, and by window the judged, their alarms and the ceiling."""
-    both = wishes.labels("model", SEVERITY_LABEL)
+    both = options.labels("model", SEVERITY_LABEL)
     rules = [
-        RecordingRule("tocsin:alpha", by_alarm(f"max by ({wishes.labels('model', 'severity')}) (tocsin_alpha)")),
+        RecordingRule("tocsin:alpha", by_alarm(f"max by ({options.labels('model', 'severity')}) (tocsin_alpha)")),
         RecordingRule(
             "tocsin:expected_alarm_ratio",
-            by_alarm(f"max by ({wishes.labels('model', 'severity')}) (tocsin_expected_alarm_ratio)"),
+            by_alarm(f"max by ({options.labels('model', 'severity')}) (tocsin_expected_alarm_ratio)"),
         ),
-        RecordingRule("tocsin:calibrated", f"min by ({wishes.labels('model')}) (tocsin_calibration_responses)"),
+        RecordingRule("tocsin:calibrated", f"min by ({options.labels('model')}) (tocsin_calibration_responses)"),
         RecordingRule(
             "tocsin:promise_log_evalue",
-            by_alarm(f"max by ({wishes.labels('model', 'severity')}) (max_over_time(tocsin_promise_log_evalue[5m]))"),
+            by_alarm(f"max by ({options.labels('model', 'severity')}) (max_over_time(tocsin_promise_log_evalue[5m]))"),
         ),
     ]
-    cause = f"max by ({wishes.labels('model', 'kind', 'cause')}) (max_over_time(tocsin_cause_log_evalue[5m]))"
+    cause = f"max by ({options.labels('model', 'kind', 'cause')}) (max_over_time(tocsin_cause_log_evalue[5m]))"
     rules.append(RecordingRule("tocsin:cause_log_evalue", cause))
     for window in WINDOWS:
-        judged = f"sum by ({wishes.labels('model')}) (increase(tocsin_promised_total[{window}]))"
-        alarmed = f"sum by ({wishes.labels('model', 'severity')}) (increase(tocsin_promised_alarms_total[{window}]))"
+        judged = f"sum by ({options.labels('model')}) (increase(tocsin_promised_total[{window}]))"
+        alarmed = f"sum by ({options.labels('model', 'severity')}) (increase(tocsin_promised_alarms_total[{window}]))"
         rules.append(RecordingRule(f"tocsin:judged:{window}", judged))
         rules.append(RecordingRule(f"tocsin:alarmed:{window}", by_alarm(alarmed)))
-        joined = f"on ({wishes.labels('model')}) group_left ()"
+        joined = f"on ({options.labels('model')}) group_left ()"
         rules.append(
             RecordingRule(
                 f"tocsin:alarm_ratio:{window}",

@@ -21,6 +21,7 @@ class RecordingRule:
     labels: dict[str, str] = field(default_factory=dict)
 
     def facts(self, runbooks: str) -> dict[str, Any]:
+        """The rule as Prometheus reads it; `runbooks` is the address of their folder."""
         del runbooks
         content: dict[str, Any] = {"record": self.name, "expr": self.expr}
         return content | ({"labels": self.labels} if self.labels else {})

@@ -113,6 +113,7 @@ def watched(config: Config) -> list[WatchedModel]:
 
 
 def _watched_opinions(name: str, model: ModelConfig) -> list[WatchedModel]:
+    """A model's opinions that have bundles of their own, as models."""
     second = model.second_opinion
     alike = model.model_copy(update={"adapt": None, "discoveries": None, "shadow": None})
     return [

@@ -107,6 +107,9 @@ def _print(policy: Written, config: Config) -> None:
 
 
 def _check(config: Config, guard: Guard, path: Path, cluster: str) -> None:
+    """Print what is wrong with an Envoy configuration, and exit with 1 where a response that must be judged would pass
+    unjudged. `cluster` is Tocsin's, of Envoy's clusters.
+    """
     name = "standard input" if str(path) == "-" else str(path)
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")

@@ -91,6 +91,7 @@ def show(
 
 
 def _show_promise(console: Console, promise: Promise, responses: int) -> None:
+    """Print what a bundle promises, and how many of the next `responses` may alarm."""
     by_group = bool(promise.groups) and promise.sessions is None
     for severity in reversed(promise.alphas):
         console.print(f"promises   {promise.sentence(severity)}")
@@ -152,6 +153,7 @@ def _naming(file: Path) -> Iterator[None]:
 
 
 def _facts(bundle: Bundle, expected: Traffic | None) -> dict[str, Any]:
+    """What `tocsin bundle --json` prints."""
     promise = bundle.promise
     severities = {}
     if promise is not None:

@@ -156,6 +156,7 @@ def _failures(bundle: Bundle, options: CalibrateOptions) -> tuple[Scores | None,
 
 
 def _common(bundle: Bundle, options: CalibrateOptions, teaching: Scores | None) -> dict[str, Any]:
+    """The arguments that promises for responses and for sessions share."""
     return {
         "alpha": options.alphas,
         "rule": options.rule,
@@ -168,6 +169,7 @@ def _common(bundle: Bundle, options: CalibrateOptions, teaching: Scores | None) 
 
 
 def _risk(bundle: Bundle, scored: ScoredRecording, options: CalibrateOptions) -> RiskPolicy | None:
+    """How often answers are right by their scores, from the column of --correct; None without it."""
     if options.correct is None:
         if options.max_error is not None:
             raise CalibrationError("--max-error needs to know which answers were right: name a column with --correct")
@@ -188,6 +190,7 @@ def _risk(bundle: Bundle, scored: ScoredRecording, options: CalibrateOptions) ->
 
 
 def _weights(bundle: Bundle, scored: ScoredRecording, options: CalibrateOptions) -> Any:
+    """Likelihood ratios (n,) to the traffic expected, None where the promise is for traffic as it is."""
     if sum(given is not None for given in (options.weights, options.target, options.classes)) > 1:
         raise CalibrationError(
             "likelihood ratios come from a column (--weights), a recording (--target) or classes (--classes): choose "
@@ -210,6 +213,7 @@ def _weights(bundle: Bundle, scored: ScoredRecording, options: CalibrateOptions)
 
 
 def _by_class(labels: list[str], expected: Sequence[str]) -> Any:
+    """Likelihood ratios (n,) by the classes of labels, whose expected shares are CLASS=SHARE texts."""
     shares: dict[str, float] = {}
     for text in expected:
         name, equals, share = text.rpartition("=")

@@ -25,6 +25,7 @@ def set_up(form: Form, *, verbose: bool) -> None:
 
 
 def _json() -> logging.Formatter:
+    """Writes records as lines of JSON, without the values of local variables."""
     import structlog
 
     return structlog.stdlib.ProcessorFormatter(

@@ -1,4 +1,6 @@
-"""Which responses of a recording to learn from, chosen by how their sessions went, by time, by lot: never by score."""
+"""Which responses of a recording to learn from, chosen by how their sessions went, by time, or at random: never by
+score.
+"""
 
 from __future__ import annotations
 

@@ -53,11 +53,11 @@ def rules(
 ) -> None:
     """Write the alert rules that follow from the promises of a configuration's bundles."""
     settings = Config.load(config)
-    wishes = RuleOptions(
+    options = RuleOptions(
         delta, run_length, timedelta(days=max_age), unscored, by or [], upstream_rate, texts_query=kind != "grafana"
     )
     models = watched(settings)
-    groups = [promise(models, wishes), monitor(models, settings, wishes)]
+    groups = [promise(models, options), monitor(models, settings, options)]
     if kind == "file":
         typer.echo(as_file(groups, runbooks), nl=False)
     elif kind == "values":

@@ -199,6 +199,7 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _check_protocols(self) -> Config:
+        """Protocols, models and opinions that other settings name exist, and fit the ways that responses come."""
         for name, model in self.models.items():
             if model.protocol not in self.protocols and model.protocol not in presets():
                 names = ", ".join([*presets(), *self.protocols])

@@ -58,6 +58,7 @@ def overrides(
 
 
 def _setting_path(variable: str, content: Mapping[str, Any], names: set[str]) -> tuple[str, ...]:
+    """Where in the configuration a variable's value belongs. Raises ConfigError where there is no such setting."""
     first, *rest = variable[len(PREFIX) :].split(STEP)
     top = first.lower()
     if top not in names:

@@ -14,7 +14,7 @@ from tocsin.events.alarm_throttle import Sum
 from tocsin.judgement.call import Call
 
 ALARM, SUM, EVIDENCE = "tocsin.alarm.v1", "tocsin.alarms.summed.v1", "tocsin.evidence.v1"
-MAX_PAYLOAD = 64 << 10  # bytes of a message that are told
+MAX_PAYLOAD = 64 << 10  # bytes of a message that an event carries
 
 Event = dict[str, Any]
 

@@ -133,6 +133,7 @@ class Delivery:
             self._destination.close()
 
     def _run(self) -> None:
+        """Deliver events in their order, each until it is taken, and those of processes that have ended."""
         wait, ends = MIN_BACKOFF, 0.0
         while True:
             self._arrived.clear()

@@ -47,6 +47,7 @@ class JsonLines:
         return os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _append(self, line: bytes) -> None:
+        """Write a line whole or not at all, whoever else writes to the file. Raises OSError."""
         handle = self._open()
         try:
             with suppress(OSError):  # some network file systems have no locks

@@ -24,6 +24,7 @@ class LogLines:
         self._level = logging.getLevelName(target.log.upper())
 
     def put(self, line: bytes) -> None:
+        """Log an event: an alarm, the sum of several, or what evidence has found."""
         event = json.loads(line)
         data = event["data"]
         if event["type"] == EVIDENCE:

@@ -114,6 +114,7 @@ class _Segment:
 
     @classmethod
     def left_behind(cls, path: Path) -> _Segment | None:
+        """The segment of a process that has ended, None where there is none or its process still runs."""
         try:
             handle = os.open(path, os.O_RDWR | os.O_APPEND)
         except FileNotFoundError:
@@ -126,6 +127,7 @@ class _Segment:
         return cls(path, handle, complete, min(_progress(path.with_suffix(DONE)), complete))
 
     def append(self, line: bytes) -> None:
+        """Write a line whole or not at all. Raises OSError."""
         written = 0
         try:
             written = os.write(self._handle, line)

@@ -65,6 +65,7 @@ def at(root: Any, *keys: str) -> Any:
 
 
 def _value(node: yaml.Node, depth: int) -> Any:
+    """A node as Python's values, whose mappings know the line of each key."""
     if depth > MOST_DEPTH:
         raise yaml.YAMLError("it is nested too deeply")
     if isinstance(node, yaml.MappingNode):
@@ -80,6 +81,7 @@ def _value(node: yaml.Node, depth: int) -> Any:
 
 
 def _scalar(node: yaml.Node) -> Any:
+    """A scalar as its tag says; numbers of other kinds stay text."""
     text = str(node.value)
     if node.tag.endswith(":bool"):
         return text.lower() in ("true", "yes", "on")

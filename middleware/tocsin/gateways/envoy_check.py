@@ -149,6 +149,7 @@ def _ports(cluster: Block) -> set[int]:
 
 
 def _lacking(manager: Manager, where: str, config: EnvoyConfig) -> EnvoyFault:
+    """The fault of a connection manager without a filter that asks Tocsin."""
     others, hidden = [], False
     for filter_ in manager.filters:
         kind = str(at(filter_, "typed_config", "@type") or "")

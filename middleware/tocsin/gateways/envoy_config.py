@@ -91,6 +91,7 @@ def _of_dump(part: Block, kind: str) -> list[Block]:
 def _add_listener(
     envoy: EnvoyConfig, listener: Block, name: str, route_configs: dict[str, Block], discovered: dict[str, Block]
 ) -> None:
+    """Add what a listener's filter chains hold: connection managers, and proxies of TCP."""
     limit = listener.get("per_connection_buffer_limit_bytes")
     chains = [*blocks(listener.get("filter_chains"))]
     if isinstance(listener.get("default_filter_chain"), Block):
@@ -127,6 +128,7 @@ def _filters(settings: Block, discovered: dict[str, Block]) -> Iterator[Block]:
 
 
 def _routes(settings: Block, route_configs: dict[str, Block]) -> tuple[list[EnvoyRoute], str]:
+    """The routes of a connection manager, and why some of them cannot be read here ("" where all can)."""
     if isinstance(settings.get("route_config"), Block):
         config = block(settings["route_config"])
     elif "rds" in settings:

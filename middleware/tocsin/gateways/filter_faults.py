@@ -87,6 +87,7 @@ def _wanted_body(needs: Needs, methods: Sequence[ReachableMethod]) -> str:
 
 
 def _modes(filter_: Filter, needs: Needs, methods: Sequence[ReachableMethod]) -> Iterator[EnvoyFault]:
+    """Body modes under which responses do not come, come in part, or leave before their verdict."""
     mode, key = filter_.response_body, "response_body_mode"
     wanted = _wanted_body(needs, methods)
     change = f"response_body_mode: {wanted}"
@@ -133,6 +134,7 @@ def _modes(filter_: Filter, needs: Needs, methods: Sequence[ReachableMethod]) ->
 
 
 def _requests(filter_: Filter, needs: Needs, methods: Sequence[ReachableMethod]) -> Iterator[EnvoyFault]:
+    """What judgement needs of requests, and does not get."""
     if not filter_.sends_request_headers:
         if "request.path" not in filter_.attributes:
             wrong = "neither request headers nor the attribute request.path come, so that no method is known"
@@ -160,6 +162,7 @@ def _requests(filter_: Filter, needs: Needs, methods: Sequence[ReachableMethod])
 
 
 def _failing(filter_: Filter, needs: Needs) -> Iterator[EnvoyFault]:
+    """What happens while Tocsin does not answer, or answers late, against what `fail` asks for."""
     if filter_.allows_failure and needs.closed and not filter_.observes:
         wrong = "with fail: closed nothing may pass unjudged, and with failure_mode_allow it does while Tocsin is away"
         yield filter_.finding(Effect.MAY_PASS, "failure_mode_allow", wrong, "failure_mode_allow: false")
@@ -182,6 +185,7 @@ def _failing(filter_: Filter, needs: Needs) -> Iterator[EnvoyFault]:
 
 
 def _replies(filter_: Filter, needs: Needs) -> Iterator[EnvoyFault]:
+    """What Tocsin replies, and Envoy does not take."""
     if filter_.observes:
         return
     if needs.enforces and filter_.get("disable_immediate_response") is True:
@@ -225,6 +229,7 @@ def _patterns(value: Any) -> list[Block]:
 
 
 def _matches(patterns: Sequence[Block], name: str) -> bool:
+    """Whether a header's name matches one of Envoy's string matchers."""
     for pattern in patterns:
         for kind, value in pattern.items():
             text = str(value).lower()

@@ -59,7 +59,7 @@ class Placement:
 
     @property
     def host(self) -> str:
-        """The Service's name in DNS; that of a Service in the policy's namespace, where none is told, is short."""
+        """The Service's name in DNS; that of a Service in the policy's namespace, where none is given, is short."""
         return f"{self.service}.{self.service_namespace}.svc" if self.service_namespace else self.service
 
     def grant(self, group: str, kind: str) -> list[dict[str, Any]]:

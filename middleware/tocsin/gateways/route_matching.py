@@ -40,6 +40,9 @@ def reached(routes: Sequence[EnvoyRoute], methods: Sequence[ReachableMethod]) ->
 
 
 def _paths(route: EnvoyRoute, method: ReachableMethod) -> Iterator[tuple[str, str, bool]]:
+    """Paths by which callers may reach a method through a route: as they send it, as the upstream gets it, and whether
+    that is only a guess.
+    """
     action = route.action
     prefix = str(route.match.get("prefix", route.match.get("path_separated_prefix", route.match.get("path", ""))))
     replaced = action.get("prefix_rewrite")

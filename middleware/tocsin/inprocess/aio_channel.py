@@ -193,6 +193,7 @@ class _OneResponse(_GuardedCall):
                 raise
 
     async def _receive(self) -> Any:
+        """The response, or what takes its place. Raises what the caller gets where that is an error."""
         try:
             message = await self._inner
         except grpc.aio.AioRpcError as error:

@@ -66,6 +66,7 @@ class GuardMiddleware:
         self._batcher: tuple[asyncio.AbstractEventLoop, Batcher] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a connection on to the application; judge the response of a guarded route."""
         exchange = None
         if scope["type"] == "http":
             client = scope.get("client")
@@ -276,6 +277,7 @@ class _ServedExchange:
             return None
 
     async def _asked_again(self, body: bytes) -> Answer | None:
+        """The application's answer to the same request once more, None where it gives none."""
         requests = [_request_message(body, more=False)]
         parts: list[bytes] = []
         start: Message | None = None

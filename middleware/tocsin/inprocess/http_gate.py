@@ -94,6 +94,7 @@ class HttpGate:
         return messages
 
     def _released(self, settled: Settled, is_end: bool) -> bytes:
+        """The bytes of what the gate let go, or of nothing more where something takes the response's place."""
         segments = self._segments
         segments.release(settled.messages)
         parts = segments.take_ready(is_cleared=True, tells=True)  # whatever has come is judged

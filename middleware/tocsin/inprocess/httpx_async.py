@@ -27,6 +27,7 @@ class GuardedAsyncTransport:
         self._exchanges = exchanges
 
     async def handle_async_request(self, request: Any) -> Any:
+        """Pass a request on, and judge the response of a guarded route."""
         http_exchange = opened(self.library, self._exchanges, request)
         if http_exchange is None:
             return await self._transport.handle_async_request(request)
@@ -76,6 +77,7 @@ class GuardedAsyncTransport:
             await response.aclose()
 
     async def _ask(self, http_exchange: HttpxExchange, step: Ask) -> Answer | None:
+        """The fallback's answer, or the model's to the same request; None where none came in time."""
         if step.upstream is not None:
             return await send_aio(*http_exchange.to_fallback(step))
         try:

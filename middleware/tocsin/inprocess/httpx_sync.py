@@ -24,6 +24,7 @@ class GuardedTransport:
         self._exchanges = exchanges
 
     def handle_request(self, request: Any) -> Any:
+        """Pass a request on, and judge the response of a guarded route."""
         http_exchange = opened(self.library, self._exchanges, request)
         if http_exchange is None:
             return self._transport.handle_request(request)
@@ -73,6 +74,7 @@ class GuardedTransport:
             gate.close()
 
     def _ask(self, http_exchange: HttpxExchange, step: Ask) -> Answer | None:
+        """The fallback's answer, or the model's to the same request; None where none came in time."""
         if step.upstream is not None:
             return send(*http_exchange.to_fallback(step))
         deadline = time.monotonic() + step.seconds

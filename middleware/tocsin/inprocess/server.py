@@ -56,6 +56,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor, grpc.ServerInterceptor):  # t
         return self._wrap(await handler, call)
 
     def _wrap(self, handler: Any, call: Call | None) -> Any:
+        """The handler with its responses judged, or itself where no model guards the call."""
         if handler is None or call is None or handler.response_streaming != call.streams:
             return handler
         kind = bool(handler.request_streaming), bool(handler.response_streaming)
@@ -109,6 +110,7 @@ class _ServedCall:
         return self._responses.serialize(response) if content is None else content
 
     def unary(self, request: Any, context: Any) -> Any:
+        """Answer with one message, judged."""
         context = noted_context(context, self._holding)
         try:
             response = self.inner(self._noted(request), context)
@@ -125,6 +127,7 @@ class _ServedCall:
         return self._message(settled.instead.responses[0], response)
 
     async def unary_aio(self, request: Any, context: Any) -> Any:
+        """The same in an event loop."""
         context = noted_context(context, self._holding)
         response = await self.inner(self._noted_aio(request), context)
         note_trailing(context, self._holding)
@@ -138,6 +141,7 @@ class _ServedCall:
         return self._message(settled.instead.responses[0], response)
 
     def stream(self, request: Any, context: Any) -> Iterator[Any]:
+        """Answer with a stream, each message once it may go."""
         context = noted_context(context, self._holding)
         ask, response, ended = self._asker(request, context), None, False
         try:
@@ -165,6 +169,7 @@ class _ServedCall:
             self._holding.on_closed()
 
     async def stream_aio(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """The same in an event loop."""
         context = noted_context(context, self._holding)
         ask, response, ended = self._asker_aio(request, context), None, False
         try:
@@ -246,6 +251,8 @@ class _ServedCall:
         return Target(step.upstream, step.tls), sending_of(step, metadata, seconds, largest)
 
     def _asker(self, request: Any, context: Any) -> Callable[[Ask], Outcome]:
+        """How to get another answer: from the fallback, or from the handler once more."""
+
         def ask(step: Ask) -> Outcome:
             if step.upstream is not None:
                 return channels.send(*self._to_fallback(step, context))
@@ -261,6 +268,8 @@ class _ServedCall:
         return ask
 
     def _asker_aio(self, request: Any, context: Any) -> Callable[[Ask], Awaitable[Outcome]]:
+        """The same in an event loop."""
+
         async def again() -> list[bytes]:
             response = self.inner(request, context)
             responses = [message async for message in response] if self._streams else [await response]

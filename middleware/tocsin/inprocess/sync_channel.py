@@ -174,6 +174,7 @@ class GuardedFuture(GuardedCall, grpc.Future):  # type: ignore[misc]
         self._withheld: Withheld | None = None
 
     def result(self, timeout: float | None = None) -> Any:
+        """The response, judged once, or what takes its place. Raises what the caller gets where that is an error."""
         try:
             message = self._inner.result(timeout)
         except grpc.RpcError as error:

@@ -98,6 +98,7 @@ class Batcher:
         call.forget()
 
     def _flush(self) -> None:
+        """Judge what waits, unless a batch is in flight or the last turn brought more: then a later turn does."""
         self._scheduled = False
         if self._in_flight:
             return  # the batch in flight schedules the next one
@@ -207,6 +208,7 @@ class Batcher:
             self._flush()
 
     def _tell(self, calls: list[Call], waiting: list[VerdictCallback], *, shadows: bool = True) -> None:
+        """Call back whoever waits for these calls, which have their verdicts, and drop the calls' messages."""
         if not shadows or not self._guard.shadows:
             for call, callback in zip(calls, waiting, strict=True):
                 callback.judged(call)

@@ -315,6 +315,7 @@ class StreamedCall(Call):
         request: bytes | None,
         is_unmatched: bool,
     ) -> Call:
+        """A piece of the stream that is to be judged, with what it shares with the stream."""
         piece = Call(self.reads, self.keys, self.trace, self.wants_request)
         piece.request, piece.response, piece.message_indices = request, response, places
         if is_unmatched:

@@ -1,6 +1,6 @@
 """What one guarded call may send on, as a state machine without sockets or gRPC: the same for every position.
 
-A position (relay, client wrapper, server interceptor, external processor) tells what has come, and does what the gate
+A position (relay, client wrapper, server interceptor, external processor) reports what has come, and does what the gate
 answers, in order:
 
     gate.on_message(item, content)   a message has come                    -> Judge, Release
@@ -80,7 +80,7 @@ class Gate:
     came = 0  # messages so far
     has_ended = False  # the response is complete, as far as it goes
     partially_sent = False
-    late_verdict: Verdict | None = None  # what callers are told when nobody waits for the verdict any more
+    late_verdict: Verdict | None = None  # the one that callers get when nobody waits for the real one any more
     _steps: EnforcementSteps | None = None  # of what is done about `_piece`
     _piece: Call | None = None
     _waits_for: Call | None = None  # another answer to its request, which is being judged
@@ -115,7 +115,7 @@ class Gate:
 
     @property
     def verdict(self) -> Verdict | None:
-        """What callers are told."""
+        """The one that callers get."""
         return self.late_verdict or self.call.verdict
 
     # -- the response
@@ -277,10 +277,12 @@ class Gate:
         return (Release((item,)),)
 
     def _submit(self, pieces: Sequence[Call]) -> Actions:
+        """Have these pieces judged."""
         self.waiting += len(pieces)
         return [Judge(piece) for piece in pieces]
 
     def _decide(self, piece: Call) -> Actions:
+        """Release what a judged piece covers, or begin what its verdict asks for."""
         verdict = piece.verdict
         if self.holds and verdict is not None:  # who only records gives none
             action = verdict.action
@@ -354,6 +356,7 @@ class Gate:
         return (Release(ready),)
 
     def _ending(self) -> Actions:
+        """The end of the response, once everything before it has gone out."""
         if not self.has_ended or self.waiting or self._deferred or self.state in (ACTING, DONE):
             return NOTHING
         self.state = DONE

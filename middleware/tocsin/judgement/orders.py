@@ -40,6 +40,7 @@ class ChoiceOrders:
         return reordered
 
     def _averaged(self, session: tuple[str, int], probs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The probabilities averaged over those of the session so far, these included."""
         if not session[0]:
             return probs
         with self._lock:

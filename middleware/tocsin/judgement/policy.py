@@ -162,6 +162,9 @@ def _answers(
 def _kept_fields_of(
     where: str, config: AbstainConfig, methods: Sequence[Method], answers: Mapping[str, Any]
 ) -> list[str]:
+    """The fields that an abstaining answer copies from the withheld one. Raises ConfigError where a method's response
+    has no such field.
+    """
     for method in methods:
         if (answer := answers.get(method.name)) is None:
             continue
@@ -173,6 +176,7 @@ def _kept_fields_of(
 
 
 def _status(code: str, message: str, reason: str, verdict: Verdict | None) -> Replacement:
+    """A gRPC error with the verdict's facts as ErrorInfo, in place of a response."""
     status = grpc.StatusCode[code]
     facts = {}
     if verdict is not None:

@@ -221,6 +221,7 @@ def _refuse_clashes(document: Document, pod: Document, sidecar: SidecarContainer
 
 
 def _put_in(document: Document, pod: Document, sidecar: SidecarContainer, served: Sequence[Listening]) -> None:
+    """Add the sidecar's container and volumes to a pod, in place of those of an earlier run."""
     spec = pod["spec"]
     is_predictor = is_kserve(document) and document.get("kind") == "InferenceService"
     for kind in ("containers", "initContainers"):

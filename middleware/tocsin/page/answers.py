@@ -29,6 +29,7 @@ def answers(
 
 
 def _promise(models: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """Whether the promise is kept, in a sentence."""
     judged = [model for model in models if model["judged"]]
     if not judged:
         unended = [model["unit"] for model in models if model["unit"] != "responses" and has_scored(model)]
@@ -81,6 +82,7 @@ def _alarm_answer(alarms: Sequence[dict[str, Any]]) -> str:
 
 
 def _cost_answer(models: Sequence[dict[str, Any]], added: dict[str, float | None]) -> str:
+    """What judging costs, in a sentence."""
     judged = [model for model in models if model["judged"]]
     if not judged:
         return "Nothing is measured yet."

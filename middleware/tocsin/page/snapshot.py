@@ -53,6 +53,7 @@ def shown(alarms: Iterable[Event], search: str = "") -> list[dict[str, Any]]:
 def _model(
     name: str, model: GuardedModel, figures: dict[str, Any], points: Sequence[Point], limits: PageLimits
 ) -> dict[str, Any]:
+    """What the page says of one model."""
     scoring = model.scoring
     assert scoring is not None  # only guarded models are shown
     promise, judged, alarms = scoring.promise, figures["judged"], figures["alarms"]

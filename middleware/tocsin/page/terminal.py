@@ -39,6 +39,7 @@ def picture(snapshot: dict[str, Any], alarms: Sequence[dict[str, Any]] | None = 
 
 
 def _model(model: dict[str, Any], added: dict[str, float | None]) -> Panel:
+    """One model's panel."""
     lines: list[Text] = []
     for severity in reversed(model["severities"]):
         judged, evidence = model["judged"], severity["evidence"]
@@ -84,6 +85,7 @@ def _sparkline(rates: Sequence[dict[str, Any]]) -> Text:
 
 
 def _histogram(model: dict[str, Any]) -> Text:
+    """P-values by bucket as blocks, each bucket's count by what is expected of it."""
     total = sum(model["counts"])
     times = [
         count / total / share if total and share else 0
@@ -98,6 +100,7 @@ def _block(share: float) -> str:
 
 
 def _alarms(alarms: Iterable[dict[str, Any]]) -> Table:
+    """The latest alarms as a table."""
     table = Table("time", "severity", "model", "what", title="Last alarms", title_justify="left", box=None, expand=True)
     for entry in alarms:
         alarm = entry["worst"] if "alarms" in entry else entry

@@ -46,6 +46,7 @@ def tensor_in(container: str, content: bytes, name: str) -> Float32:
 
 
 def _safetensor(content: bytes, name: str) -> Float32:
+    """One tensor of a safetensors file. Raises Unscored."""
     if len(content) < 8:
         raise Unscored("undecodable", "the bytes are no safetensors: they end before the header")
     (size,) = struct.unpack_from("<Q", content)
@@ -89,6 +90,7 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _array(content: bytes, name: str) -> Float32:
+    """One array of an npz file. Raises Unscored."""
     if not content.startswith(_ZIP):
         raise Unscored("undecodable", "the bytes are no npz")
     try:

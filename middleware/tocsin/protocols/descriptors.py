@@ -50,6 +50,7 @@ def pool_of_files(files: list[Any]) -> Pool:
     added: set[str] = set()
 
     def add(name: str, above: tuple[str, ...]) -> None:
+        """Add a file after those that it imports."""
         if name in added or name in above:
             return
         if name not in waiting:

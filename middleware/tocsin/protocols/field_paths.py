@@ -74,6 +74,7 @@ def text_at(kind: Any, path: str) -> Callable[[bytes], str]:
 
 
 def _resolve(root: Descriptor, wanted: Sequence[Step], path: str) -> FieldPath:
+    """Follow a path's steps through the descriptors of messages. Raises ValueError where it leads nowhere."""
     parts: list[Follow] = []
     owner: Descriptor | None = root
     field: FieldDescriptor | None = None
@@ -215,6 +216,7 @@ def _key(field: FieldDescriptor, text: str, path: str) -> Any:
 
 
 def _chain(parts: Sequence[Follow]) -> Follow:
+    """Follow one part after the other, None once one has no value."""
     if len(parts) == 1:
         return parts[0]
 

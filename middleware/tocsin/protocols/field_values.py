@@ -65,6 +65,7 @@ def finder(root: Descriptor, path: SignalPath, forms: Mapping[str, TensorForm]) 
 
 
 def _finder(root: Descriptor, path: str, signal: SignalPath, forms: Mapping[str, TensorForm]) -> Find:
+    """How to find a signal's values in a message, by the kind of field that its path leads to."""
     if signal.container:
         return _contained(root, path, signal)
     if signal.dtype:
@@ -90,6 +91,7 @@ def float32_bytes(values: Sequence[float], length: int) -> bytes:
 
 
 def _numbers(resolved: FieldPath, path: str) -> Find:
+    """How to find numbers in fields, of up to two axes."""
     follow, by_rows = resolved.follow, resolved.by_rows
     if resolved.straight:
 
@@ -128,6 +130,7 @@ def _numbers(resolved: FieldPath, path: str) -> Find:
 
 
 def _packed(root: Descriptor, path: str, signal: SignalPath) -> Find:
+    """How to find packed numbers in a field of bytes, by the datatype that the path or a field names."""
     resolved = resolve(root, path)
     if resolved.message_type or resolved.numeric or resolved.repeated or resolved.by_rows:
         raise ValueError(f"'{path}' is not one field of bytes")
@@ -154,6 +157,7 @@ def _packed(root: Descriptor, path: str, signal: SignalPath) -> Find:
 
 
 def _contained(root: Descriptor, path: str, signal: SignalPath) -> Find:
+    """How to find a tensor in a field of bytes that is a file, such as safetensors."""
     resolved = resolve(root, path)
     if resolved.message_type or resolved.numeric or resolved.repeated or resolved.by_rows:
         raise ValueError(f"'{path}' is not one field of bytes")

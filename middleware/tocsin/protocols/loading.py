@@ -33,6 +33,7 @@ def methods_of(
 
 
 def _descriptors(config: ProtocolConfig, channel: Callable[[], grpc.Channel]) -> Pool:
+    """The message types of a protocol, from its file or by reflection. Raises ValueError."""
     if config.reflection:
         services = {method.removeprefix("/").partition("/")[0] for method in config.methods}
         with channel() as opened:

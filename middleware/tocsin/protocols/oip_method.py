@@ -166,6 +166,7 @@ class TensorReader:
         return Places(bytes(mask), [[contents[position]] for position in plan.positions])
 
     def _plan(self, response: oip.TensorLayout, request: oip.TensorLayout | None) -> TensorPlan:
+        """Where the signals' tensors are in responses of this layout, and how many rows. Raises Unscored."""
         positions, of_request, sizes, signals, counts = [], [], [], [], {}
         for signal, side, name in self._paths:
             layout = response if side == "response" else request

@@ -93,6 +93,7 @@ def routes(config: ProtocolConfig) -> dict[str, Method]:
 
 
 def _route(name: str, config: MethodConfig) -> JsonMethod:
+    """The route of these settings. Raises ValueError."""
     Route(name)  # raises ValueError
     ask = config.ask
     strip: dict[str, Any] = {}
@@ -133,6 +134,7 @@ def _form(name: str, tensor: TensorConfig) -> TensorForm:
 
 
 def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm], abort: Any) -> FieldMethod:
+    """The gRPC method of these settings; `abort` describes the method that cancels it. Raises ValueError."""
     asks: RequestedFields | None = None
     if config.ask is not None:
         if isinstance(config.ask.strip, dict):

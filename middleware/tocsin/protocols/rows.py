@@ -101,6 +101,7 @@ class RowPlans:
         return plan
 
     def _plan(self, shaped: Shaped) -> tuple[int, Family]:
+        """Work out the rows and the family of signals with these shapes. Raises Unscored."""
         kinds: list[Kind] = []
         counts: dict[str, int] = {}
         for name, (shape, by_rows) in zip(self._names, shaped, strict=True):

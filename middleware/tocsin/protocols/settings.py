@@ -40,24 +40,24 @@ class AskConfig(BaseModel):
     set: dict[str, Any] = Field(description="Fields of the request and their values; `amount` is the number asked for.")
     strip: list[str | dict[str, str]] | dict[str, Any] = Field(
         description="Fields to clear in responses; {FIELD: FIELD OF THE REQUEST} unless that says that callers want "
-        "it. Of a route, members that become null, or, told as {MEMBER: VALUE}, that value."
+        "it. Of a route, members that become null, or, written as {MEMBER: VALUE}, that value."
     )
 
 
 class AlternativesConfig(BaseModel):
-    """Where messages tell the likeliest tokens of each place."""
+    """Where messages have the likeliest tokens of each place."""
 
     model_config = ConfigDict(extra="forbid")
 
     tokens: str | dict[str, str] = Field(
         description="The path of their ids, an axis of places and one of alternatives; {others, said, ranks} where the "
-        "token that was said is told apart from the others."
+        "token that was chosen stands apart from the others."
     )
     logprobs: str | dict[str, str] = Field(description="The path of their log-probabilities, likewise.")
 
 
 class AbortConfig(BaseModel):
-    """The call by which a server is told that an answer is not wanted any more."""
+    """The call that cancels an answer at the server."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -151,6 +151,7 @@ class ProtocolConfig(BaseModel):
 
     @model_validator(mode="after")
     def _one_transport(self) -> ProtocolConfig:
+        """Methods of gRPC or routes of HTTP, and only the settings of either."""
         if not self.is_http:
             foreign = [
                 (name, key) for name, method in self.methods.items() for key in method.model_fields_set & OF_HTTP

@@ -114,6 +114,7 @@ def _with_role(item: Any) -> str:
 
 
 def _follow(value: Any, way: Sequence[Step]) -> Any:
+    """The value at a text's path, None where there is none."""
     for step in way:
         value = _member(value, step.field)
         for take in step.takes:

@@ -21,7 +21,7 @@ from tocsin_calibration.sessions.rule import Progress
 
 LOOK_INTERVAL = 50  # responses, or sessions, between looks at the evidence
 STRETCHES = 60  # of a picture
-ALARMS_SHOWN = 20  # alarms that are told one by one
+ALARMS_SHOWN = 20  # alarms that are listed one by one
 Z_OF_99 = 2.58  # standard deviations: 99 times of 100
 
 
@@ -194,6 +194,7 @@ def _progress(promise: Promise, sessions: Sequence[str]) -> list[Progress]:
 
 
 def _each_once(progress: Sequence[Progress]) -> list[Progress]:
+    """Each session once, in the order of first rows."""
     return list({id(item): item for item in progress}.values())
 
 
@@ -246,6 +247,9 @@ def features_of(promise: Promise, signals: NDArray[np.floating] | None) -> NDArr
 
 
 def _stretches(promise: Promise, severity: str, alarmed: Sequence[bool]) -> list[Stretch]:
+    """The share of alarms in equal stretches of the traffic, and where chance takes each 99 times of 100: the mean of
+    the alarm rate's Beta law and so many standard deviations of a Beta-Binomial share.
+    """
     law = promise.laws[severity]
     result: list[Stretch] = []
     for part in np.array_split(np.asarray(alarmed), min(STRETCHES, max(1, len(alarmed) // LOOK_INTERVAL))):
@@ -263,6 +267,7 @@ def _lowest_pvalues(
     pvalues: Sequence[float],
     details: Sequence[Iterable[float]] | NDArray[np.float64],
 ) -> list[Loud]:
+    """The alarms with the lowest p-values, the lowest first."""
     rows = sorted((row for row, severity in enumerate(severities) if severity), key=lambda row: pvalues[row])
     result = []
     for row in rows[:ALARMS_SHOWN]:

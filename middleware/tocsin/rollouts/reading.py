@@ -129,6 +129,7 @@ def _add_counts(source: Source, looks: Looks) -> None:
 
 
 def _add_scrapes(source: Source, looks: Looks, remarks: list[str]) -> None:
+    """Scrape each replica once, and add what was counted since the last look to `looks`."""
     severe = frozenset[str]()
     if source.shadow:
         alphas = alphas_of(source.canary[0], source.headers, source.model)
@@ -174,6 +175,7 @@ def _since_last(
 
 
 def _from_prometheus(source: Source, prometheus: Prometheus) -> Reading:
+    """The counts of a rollout from its beginning, or within a time, as a Prometheus has them."""
     watched = Watched(source.model or "", source.severity)
     span = Span(time.time(), source.every, source.within, source.since)
     canary_labels = _single(source.canary, "--canary")

@@ -75,6 +75,7 @@ def alphas_of(address: str, headers: Mapping[str, str], model: str | None) -> di
 
 
 def _samples(address: str, headers: Mapping[str, str]) -> list[tuple[str, dict[str, str], float]]:
+    """The samples at a metrics address. Raises CheckError."""
     from prometheus_client.parser import text_string_to_metric_families
 
     url = address if "://" in address else f"http://{address}"

@@ -10,7 +10,7 @@ from tocsin.alerting.rule import as_yaml
 from tocsin.rollouts.promql import Compared, log_evalue
 
 Kind = Literal["argo", "flagger"]
-# By default the versions are told apart as these controllers label their pods.
+# By default the versions are distinguished as these controllers label their pods.
 MATCHERS: dict[Kind, tuple[str, str]] = {
     "argo": (
         'rollouts_pod_template_hash="{{args.canary-hash}}"',

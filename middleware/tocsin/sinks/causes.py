@@ -1,7 +1,7 @@
 """Which part of the traffic has changed: evidence by detector, by group and by version of the model, beside the joint.
 
-Each detector's scores are held to those of calibration (part A), each group's nonconformity to that group's own, each
-version's to the whole one, by the test of `tocsin_calibration.online.shift`. What is shown is adjusted for how many
+Each detector's scores are compared with those of calibration, each group's nonconformity with that group's own, each
+version's with all of it, by the test of `tocsin_calibration.online.shift`. What is shown is adjusted for how many
 are watched (`tocsin_calibration.online.naming`), so that one limit names causes, wrongly with probability at most
 delta, ever. Memory and labels are bounded: GROUPS groups, VERSIONS versions, the notes of each in its log of responses.
 """

@@ -63,7 +63,7 @@ class EventSink(Sink):
         self._payload = settings.payload
         self._finding, self._findings = finding, findings if settings.evidence else dict
         self._repeat = settings.repeat.total_seconds()
-        self._reported: dict[str, tuple[object, float]] = {}  # by model, what was found last and when it was told
+        self._reported: dict[str, tuple[object, float]] = {}  # by model, the last finding and when it was reported
         self._window = settings.window.total_seconds()
         self._lock = threading.Lock()
         self._identifiers = Identifiers()
@@ -87,6 +87,9 @@ class EventSink(Sink):
                 self._alarmed(batch, call, first)
 
     def _alarmed(self, batch: Scored, call: Call, first: int) -> None:
+        """Send an alarm's event, or count it where its session or model has had many. `first` is the place of the
+        call's first row in the batch.
+        """
         verdict, model = call.verdict, self._models.get(batch.model)
         if model is None or model.scoring is None or verdict is None or verdict.severity is None:
             return
@@ -152,6 +155,7 @@ class EventSink(Sink):
                 self._tell(event(EVIDENCE, self._identifiers.next(), subject(name), time.time(), data))
 
     def _sum_up(self, *, all_of_them: bool = False) -> None:
+        """Send the sums of alarms that were only counted, once their time is over."""
         with self._lock:
             for summary in self._storms.ended(time.monotonic(), all_of_them=all_of_them):
                 now, lasted = time.time(), time.monotonic() - summary.began

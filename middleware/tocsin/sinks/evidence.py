@@ -224,6 +224,7 @@ class Evidence:
             yield from watches.values()
 
     def _fold(self) -> None:
+        """Add what was tallied to every test that runs."""
         tally = self._tally
         self._tally = Tally(self._promise, in_order=bool(self._detectors), scores=self._drift is not None)
         self._tally.until_next = tally.until_next

@@ -58,6 +58,7 @@ class Histogram:
         self._exemplars[bucket] = Exemplar({"trace_id": trace}, value, time.time())
 
     def _fold(self) -> None:
+        """Add the values that wait to the counts, all at once."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return

@@ -154,6 +154,7 @@ class Tally:
                 self.versions.append((version, rows))
 
     def _count_all(self, severities: Sequence[str | None], groups: Sequence[str] | None) -> None:
+        """Count rows by group, and alarms by group and severity."""
         promised = self._promise.groups
         for group, rows in Counter(groups or ()).items():
             if group in promised:

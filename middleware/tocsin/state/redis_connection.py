@@ -112,6 +112,7 @@ class RedisConnection:
             self._client.close()
 
     def _run(self, calls: Sequence[ScriptCall]) -> list[Any]:
+        """Run scripts in one round trip, and once more where Redis has forgotten them. Raises what Redis raises."""
         for last in (False, True):
             pipeline = self._client.pipeline(transaction=False)
             for script, key, arguments in calls:
@@ -136,6 +137,7 @@ class RedisConnection:
         return self._shas[script]
 
     def _watch(self) -> None:
+        """Notice when Redis is back, and look after what is kept there."""
         wait = MIN_BACKOFF
         while not self._ending.is_set():
             if self._up:

@@ -64,6 +64,7 @@ class SharedCounts:
         return result
 
     def _report(self, key: str, counts: Sequence[int]) -> ScriptCall:
+        """The script that adds what was counted here since the last report, and returns the sum of all replicas."""
         entry = self._shared.get(key)
         if entry is None or any(
             count < reported for count, reported in zip(counts, _added(entry.others, entry.ever), strict=True)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from tocsin_calibration.sessions.rule import Progress
 
-# This replica's counts by name, those of others that it was told included -> what others have counted since.
+# This replica's counts by name, those reported by others included -> what others have counted since.
 Exchange = Callable[[Mapping[str, Sequence[int]]], Mapping[str, Sequence[int]]]
 
 

@@ -66,6 +66,7 @@ def resource() -> Resource:
 
 
 def _exporter(config: TelemetryConfig, signal: Signal) -> Any:
+    """The SDK's exporter of one signal, with what the configuration says; its own variables say the rest."""
     from importlib import import_module
 
     protocol = _protocol(config, signal)

@@ -1,4 +1,4 @@
-"""A model server for tests: it answers gRPC methods as it is told, on a free port."""
+"""A model server for tests: it answers gRPC methods with given responses, on a free port."""
 
 from __future__ import annotations
 

@@ -147,6 +147,7 @@ class Supervisor:
         return await asyncio.shield(asyncio.ensure_future(self._reload()))
 
     async def _reload(self) -> str:
+        """Have the workers reload, one reload at a time."""
         async with self._reloading:
             try:
                 config, models, promises = await within_deadline(read_anew, self._path, self.guard)

@@ -99,6 +99,7 @@ class _Cutting:
         raise NotImplementedError
 
     def _data(self, raw: bytes) -> bytes | None:
+        """The data of one server-sent event, None where it has none."""
         raise NotImplementedError
 
 

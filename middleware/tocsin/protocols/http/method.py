@@ -88,7 +88,7 @@ class JsonMethod:
         self._sequence_steps = [steps(way) for way in _ways(sequence)]
         self.parallel = bool(sequence)
         if stream is None and (sequence or content):
-            raise ValueError("sequence and content: are told of routes whose responses stream: add `streams: true`")
+            raise ValueError("sequence and content: are settings of routes whose responses stream: add `streams: true`")
         self._alternatives = alternatives
         self._asks = asks
         if asks is not None:

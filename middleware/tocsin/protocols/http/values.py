@@ -113,6 +113,7 @@ def named_datatype(name: Any, path: str) -> str:
 
 
 def _unpacked(value: Any, kind: str, path: str) -> Float32:
+    """Packed numbers in base64, or lists of such, as an array. Raises Unscored."""
     if isinstance(value, list):
         rows = [_unpacked(row, kind, path) for row in value]
         if len({row.shape for row in rows}) > 1:
