@@ -13,7 +13,7 @@ from setuptools import setup
 HOT = """
     middleware/tocsin/relay/{admission,asking,connection,context,downstream,endpoint,frame_rate,holding,local_reply,managed}.py
     middleware/tocsin/relay/{method_paths,request_block,response_block,stream,transparent,upstream,windows}.py
-    middleware/tocsin/relay/verdict_fields.py
+    middleware/tocsin/relay/{unfinished_requests,verdict_fields}.py
     middleware/tocsin/http_relay/{bodies,connection,context,fair_share,first_bytes,heads,incoming,passing,request,response,sides}.py
     middleware/tocsin/http_relay/{upstream,writing}.py
     middleware/tocsin/exchange/{gated,segments}.py
