@@ -16,11 +16,12 @@ HOT = """
     middleware/tocsin/relay/{unfinished_requests,verdict_fields}.py
     middleware/tocsin/http_relay/{bodies,connection,context,fair_share,first_bytes,heads,incoming,passing,request,response,sides}.py
     middleware/tocsin/http_relay/{upstream,writing}.py
-    middleware/tocsin/exchange/{gated,segments}.py
+    middleware/tocsin/exchange/{exchange,gated,opening,replies,segments,sending}.py
     middleware/tocsin/grpc_wire/{content_types,deframer}.py
     middleware/tocsin/http2/{flow_control,frames,headers,splitter}.py
     middleware/tocsin/judgement/{batching,call,call_plan,gate,guard,judge,model,scoring}.py
     middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_method,rows}.py
+    middleware/tocsin/protocols/http/{document,following,framing,method,routes,values}.py
     middleware/tocsin/sinks/{histogram,series,tally}.py
     middleware/tocsin/state/memory.py
     middleware/tocsin/{memory,unscored,verdict,verdict_format}.py

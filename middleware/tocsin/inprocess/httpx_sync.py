@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tocsin.exchange.exchange import DOCUMENT, Exchanges
 from tocsin.exchange.gated import Answer
+from tocsin.exchange.opening import Exchanges
+from tocsin.exchange.treatment import DOCUMENT
 from tocsin.inprocess.http_gate import HttpGate
 from tocsin.inprocess.httpx_exchange import HttpxExchange, header_fields, opened
 from tocsin.judgement.enforcement import Ask

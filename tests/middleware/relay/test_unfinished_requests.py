@@ -40,7 +40,7 @@ def written(pipe: Pipe) -> list[tuple[str, bool]]:
     ]
 
 
-ANSWERED = [("HeadersFrame", True)]
+ANSWER = [("HeadersFrame", True)]
 RESET = ("RstStreamFrame", True)
 
 
@@ -51,18 +51,18 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_caller_that_finishes_its_request_is_not_reset(soon: None, bundle: Path) -> None:
     connection, to_client = refused(bundle)
-    assert written(to_client) == ANSWERED
+    assert written(to_client) == ANSWER
     connection.downstream.data_received(bytes(DataFrame(1, b"\0" * 5, flags=["END_STREAM"]).serialize()))
     await asyncio.sleep(0.1)
-    assert written(to_client) == ANSWERED
+    assert written(to_client) == ANSWER
 
 
 async def test_a_caller_that_does_not_is_told_to_stop_without_an_error(soon: None, bundle: Path) -> None:
     connection, to_client = refused(bundle)
     connection.downstream.data_received(bytes(DataFrame(1, b"\0" * 5).serialize()))
-    assert written(to_client) == ANSWERED
+    assert written(to_client) == ANSWER
     await asyncio.sleep(0.1)
-    assert written(to_client) == [*ANSWERED, RESET]
+    assert written(to_client) == [*ANSWER, RESET]
     (reset,) = (frame for frame in frames_of(to_client.written) if isinstance(frame, RstStreamFrame))
     assert reset.error_code == NO_ERROR
 
@@ -71,7 +71,7 @@ async def test_a_caller_that_resets_its_request_is_not_reset_as_well(soon: None,
     connection, to_client = refused(bundle)
     connection.downstream.data_received(bytes(RstStreamFrame(1, 8).serialize()))
     await asyncio.sleep(0.1)
-    assert written(to_client) == ANSWERED
+    assert written(to_client) == ANSWER
 
 
 async def test_of_many_the_first_are_told_at_once() -> None:
