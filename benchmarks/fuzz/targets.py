@@ -25,7 +25,8 @@ from benchmarks.harness.chat import events_and_calls as http_pieces
 from benchmarks.harness.parts import METHOD, quick_bundle, settings
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
-from tocsin.exchange.exchange import Exchange, Exchanges
+from tocsin.exchange.exchange import Exchange
+from tocsin.exchange.opening import Exchanges
 from tocsin.grpc_wire.deframer import MessageDeframer
 from tocsin.http2.frames import FrameError, header_block, read_settings, unpadded
 from tocsin.http2.headers import HeaderError, HeaderFilter, HeaderReader, remove_header

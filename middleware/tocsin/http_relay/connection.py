@@ -24,14 +24,13 @@ from tocsin.judgement.batching import VerdictCallback
 from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask
 from tocsin.outbound_http import Answer, HttpCall
-from tocsin.relay.context import RelayedConnection
 from tocsin.relay.listening import Port
 
 MOST_UNREAD = 1 << 16  # bytes of requests that wait for the response before them, or for the upstream
 LINGERS = 1.0  # seconds in which a caller that still sends may read why nobody listens
 
 
-class HttpConnection(RelayedConnection):
+class HttpConnection(UpstreamHost):
     """Both sides, the request that is under way between them, and its response."""
 
     def __init__(self, context: HttpContext, port: Port) -> None:
@@ -44,7 +43,7 @@ class HttpConnection(RelayedConnection):
         self.request: RelayedRequest | None = None
         self.awaits_response = False  # a request is under way, whose response is not sent yet
         self.downstream = Side(_CallerSocket(self))
-        self.upstream = UpstreamLink(_Host(self), context.share)
+        self.upstream = UpstreamLink(self, context.share)
         self._unread = CallerRequests()
         self.is_tunnel = False  # the upstream has changed to another protocol
         self._flow = Flow(self._read_slice)
@@ -52,7 +51,7 @@ class HttpConnection(RelayedConnection):
         self._draining = False
         self._half_closed = False  # the caller writes no more
         self._is_ending = False  # nothing more is read of the caller
-        self.again = SendingAgain(port)
+        self._again = SendingAgain(port)
 
     # -- as the relay knows it
 
@@ -188,7 +187,6 @@ class HttpConnection(RelayedConnection):
         self.downstream.write(CONTINUE)
 
     def answer(self, reply: Reply) -> None:
-        """Answer the request that is under way, in place of the upstream."""
         request, upstream = self.request, self.upstream
         assert request is not None
         if upstream.response is not None:
@@ -196,7 +194,7 @@ class HttpConnection(RelayedConnection):
         upstream.forget_response()
         self.downstream.write(written(reply, request.head, closes=self.closes_after(replaces=True)))
         upstream.drop()
-        self.on_done(closes=False)
+        self.on_response_done(closes=False)
 
     def _refuse_rest(self, status: int, code: str, message: str) -> None:
         """What the caller sends cannot be read, nor what comes behind it: say so where nothing was said, and end."""
@@ -253,7 +251,7 @@ class HttpConnection(RelayedConnection):
         """The caller is gone: so is everything of this connection."""
         self._is_ending = True
         self._abandon()
-        self.again.give_up()
+        self._again.give_up()
         self.upstream.drop()
         self.memory.close()
         self.relay.connections.discard(self)
@@ -261,7 +259,6 @@ class HttpConnection(RelayedConnection):
     # -- the upstream
 
     def become_tunnel(self, head: bytes, rest: bytes) -> None:
-        """Both have agreed to speak something else, which passes unread."""
         self.relay.not_understood["upgraded"] += 1
         self.is_tunnel = True
         self.downstream.write(head + rest)
@@ -271,19 +268,27 @@ class HttpConnection(RelayedConnection):
         unread.received = b""
         self.idle_since = self.relay.now()
 
-    # -- a response has gone out
+    # -- a response goes out, and has gone out
+
+    def write(self, content: bytes) -> None:
+        self.downstream.write(content)
+
+    def submit(self, call: Call, waiting: VerdictCallback) -> None:
+        self.relay.batcher.submit(call, waiting)
+
+    def limit(self, call: Call, late: Callable[[], None]) -> TimerHandle | None:
+        return None if self.relay.batcher.inline else self.relay.limit(call, late)
+
+    def ask(self, step: Ask, request: HttpCall, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
+        return self._again.ask(step, request, on_answer)
 
     def closes_after(self, *, replaces: bool = False) -> bool:
-        """Whether the connection ends with the response that is under way, whatever that says. `replaces`: it is the
-        relay's own.
-        """
         request = self.request
         if self._draining or request is None or not request.head.keeps_alive or not self.upstream.keeps:
             return True
         return replaces and not (request.is_complete or request.is_short)
 
-    def on_done(self, *, closes: bool) -> None:
-        """The response that was under way has gone out."""
+    def on_response_done(self, *, closes: bool = False) -> None:
         request, upstream = self.request, self.upstream
         self.awaits_response = False
         if not upstream.forget_response():  # it was ended before the upstream had
@@ -298,7 +303,6 @@ class HttpConnection(RelayedConnection):
             request.discard()
 
     def cut(self) -> None:
-        """The response under way cannot be completed."""
         self.upstream.forget_response()
         self.awaits_response = False
         self.close()
@@ -324,8 +328,11 @@ class HttpConnection(RelayedConnection):
 
     # -- pace and limits
 
+    @property
+    def is_paused(self) -> bool:
+        return self.downstream.is_paused
+
     def pace(self) -> None:
-        """Read as fast as the other side takes it."""
         side = self.upstream.side
         if side is not None:
             side.read(reads=not (self.downstream.is_paused or self.upstream.is_behind))
@@ -368,63 +375,3 @@ class _CallerSocket(SideHost):
         self._connection.pace()
         if not is_paused:
             self._connection.upstream.go_on()
-
-
-class _Host(UpstreamHost):
-    """A connection, as its upstream and its responses know it."""
-
-    def __init__(self, connection: HttpConnection) -> None:
-        self._connection = connection
-        self.memory = connection.memory
-        self.relay = connection.relay
-        self.port = connection.port
-
-    @property
-    def request(self) -> RelayedRequest | None:
-        return self._connection.request
-
-    @property
-    def awaits_response(self) -> bool:
-        return self._connection.awaits_response
-
-    @property
-    def is_tunnel(self) -> bool:
-        return self._connection.is_tunnel
-
-    def answer(self, reply: Reply) -> None:
-        self._connection.answer(reply)
-
-    def become_tunnel(self, head: bytes, rest: bytes) -> None:
-        self._connection.become_tunnel(head, rest)
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def pace(self) -> None:
-        self._connection.pace()
-
-    @property
-    def is_paused(self) -> bool:
-        return self._connection.downstream.is_paused
-
-    def write(self, content: bytes) -> None:
-        self._connection.downstream.write(content)
-
-    def closes_after(self, *, replaces: bool = False) -> bool:
-        return self._connection.closes_after(replaces=replaces)
-
-    def on_response_done(self, *, closes: bool = False) -> None:
-        self._connection.on_done(closes=closes)
-
-    def cut(self) -> None:
-        self._connection.cut()
-
-    def submit(self, call: Call, waiting: VerdictCallback) -> None:
-        self._connection.relay.batcher.submit(call, waiting)
-
-    def limit(self, call: Call, late: Callable[[], None]) -> TimerHandle | None:
-        relay = self._connection.relay
-        return None if relay.batcher.inline else relay.limit(call, late)
-
-    def ask(self, step: Ask, request: HttpCall, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
-        return self._connection.again.ask(step, request, on_answer)

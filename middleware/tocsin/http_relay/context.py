@@ -5,7 +5,8 @@ from __future__ import annotations
 from asyncio import TimerHandle
 from collections.abc import Callable
 
-from tocsin.exchange.exchange import Exchange, Exchanges
+from tocsin.exchange.exchange import Exchange
+from tocsin.exchange.opening import Exchanges
 from tocsin.http_relay.fair_share import FairShare
 from tocsin.http_relay.heads import Http1Request
 from tocsin.http_relay.paths import RoutePaths, plain_path
@@ -14,7 +15,7 @@ from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask
 from tocsin.memory import MemoryAccount
 from tocsin.outbound_http import Answer, HttpCall
-from tocsin.relay.context import RelayContext
+from tocsin.relay.context import RelayContext, RelayedConnection
 
 MOST_AT_ONCE = 1 << 18  # bytes that a socket gives at most
 HEALTH = frozenset({"/health", "/healthz", "/livez", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"})
@@ -66,8 +67,8 @@ class HttpContext:
         return head.path in HEALTH and head.verb in ("GET", "HEAD")
 
 
-class ResponseHost:
-    """Whoever carries a response to its caller."""
+class ResponseHost(RelayedConnection):
+    """A connection, as the responses that go to its caller know it."""
 
     memory: MemoryAccount
 

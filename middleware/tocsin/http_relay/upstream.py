@@ -28,21 +28,9 @@ class UpstreamHost(ResponseHost):
 
     relay: RelayContext
     port: Port
-
-    @property
-    def request(self) -> RelayedRequest | None:
-        """The request that is under way."""
-        raise NotImplementedError
-
-    @property
-    def awaits_response(self) -> bool:
-        """Whether its response is not sent yet."""
-        raise NotImplementedError
-
-    @property
-    def is_tunnel(self) -> bool:
-        """Whether the upstream has changed to another protocol, which passes unread."""
-        raise NotImplementedError
+    request: RelayedRequest | None  # that is under way
+    awaits_response: bool  # it is not answered yet
+    is_tunnel: bool  # both sides have changed to another protocol, which passes unread
 
     def answer(self, reply: Reply) -> None:
         """Answer the request that is under way, in place of the upstream."""
@@ -50,10 +38,6 @@ class UpstreamHost(ResponseHost):
 
     def become_tunnel(self, head: bytes, rest: bytes) -> None:
         """Both sides have agreed to speak something else, of which `rest` has come already."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """End the caller's connection."""
         raise NotImplementedError
 
     def pace(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from benchmarks.harness.by_hand import until
 from benchmarks.harness.chat import USUAL, stream
-from tests.middleware.http_relay.raw import SAFE, chunked, relayed, request, response
+from tests.middleware.http_relay.raw import SAFE, calling, chunked, relayed, request, response
 
 from tocsin.http_relay.fair_share import TURN, FairShare, Flow
 from tocsin.http_relay.sides import MOST_UNSENT
@@ -142,7 +142,7 @@ def test_no_more_is_judged_for_a_caller_that_reads_nothing_than_its_socket_takes
         while judged() != before:
             before = judged()
             for _ in range(50):
-                with socket.create_connection((host, int(port)), 20) as another:
-                    another.sendall(request(path="/other"))
-                    assert another.recv(1 << 16).endswith(SAFE)
+                with calling(relay.target) as another:
+                    another.send(request(path="/other"))
+                    assert another.answer()[1] == SAFE
         assert 0 < before < most < events, before
