@@ -100,6 +100,11 @@ def _exporter(config: TelemetryConfig, signal: Signal) -> Any:
         import grpc
 
         how["credentials"] = grpc.ssl_channel_credentials(authority)
+    if signal == "trace" and hasattr(module, "encode_spans"):
+        from tocsin.telemetry.span_encoding import JudgedSpanEncoder
+
+        if not isinstance(module.encode_spans, JudgedSpanEncoder):  # where its exporter looks for one
+            module.encode_spans = JudgedSpanEncoder(module.encode_spans)
     try:
         return getattr(module, _CLASSES[signal])(**how)
     except Exception as error:  # the SDK has several kinds for what the environment says
