@@ -199,6 +199,18 @@ class Stream:
         for message in self._response.feed(payload):
             self._on_message(call, *self._plain(message, self.response_encoding))
 
+    def response_parts(self, data: bytes, places: list[tuple[int, int]]) -> None:
+        """Consecutive pieces of the response, on a guarded stream, which are at these places of what was read."""
+        call = self.call
+        if call is not None and call.takes_runs:
+            self.response_data(b"".join([data[start:stop] for start, stop in places]))
+            return
+        shares = sum([stop - start for start, stop in places]) * 4 >= len(data) * 3  # else it would keep much besides
+        for start, stop in places:
+            deframer = self._response
+            if deframer is None or not shares or not deframer.keep_part(data, start, stop):
+                self.response_data(data[start:stop])
+
     def _take_together(self, call: StreamedCall, payload: bytes) -> None:
         """A piece of a stream whose messages may be judged together: those that are whole in it are not taken apart."""
         limit, deframer = self._context.max_message, self._response

@@ -70,7 +70,7 @@ def _exporter(config: TelemetryConfig, signal: Signal) -> Any:
 
     protocol = _protocol(config, signal)
     try:
-        module = import_module(f"opentelemetry.exporter.otlp.proto.{protocol}.{signal}_exporter")
+        module: Any = import_module(f"opentelemetry.exporter.otlp.proto.{protocol}.{signal}_exporter")
     except ImportError:
         raise ConfigError("opentelemetry: needs its SDK: pip install 'tocsin[otel]'") from None
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # it tells of every export that is tried again

@@ -14,6 +14,7 @@ from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan
 
+from tocsin.protocols.layouts import encoded_varint
 from tocsin.sinks.judged_span import JudgedSpan
 
 Encoder = Callable[[Sequence[ReadableSpan]], Any]  # gives an ExportTraceServiceRequest
@@ -62,7 +63,7 @@ def _attribute(key: str, value: Any) -> bytes:
     if isinstance(value, float):
         return _before_double(key) + _DOUBLE.pack(value)
     if isinstance(value, int):
-        content = b"\x18" + _varint(value)
+        content = b"\x18" + encoded_varint(value)
     else:
         content = _with_length(b"\x2a", b"".join([_item(text) for text in value]))
     return _with_length(b"\x4a", _text_field(b"\x0a", key) + _with_length(b"\x12", content))
@@ -78,7 +79,7 @@ def _text_attribute(key: str, value: str) -> bytes:
 def _before_double(key: str) -> bytes:
     """What comes before the eight bytes of a number."""
     name = _text_field(b"\x0a", key)
-    return b"\x4a" + _varint(len(name) + 11) + name + b"\x12\x09\x21"
+    return b"\x4a" + encoded_varint(len(name) + 11) + name + b"\x12\x09\x21"
 
 
 @lru_cache(maxsize=4096)
@@ -92,18 +93,4 @@ def _text_field(tag: bytes, text: str) -> bytes:
 
 
 def _with_length(tag: bytes, content: bytes) -> bytes:
-    return tag + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return _SMALL[value]
-    parts = bytearray()
-    while value >= 0x80:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
-
-
-_SMALL = [bytes([value]) for value in range(0x80)]
+    return tag + encoded_varint(len(content)) + content
