@@ -92,15 +92,15 @@ class MessageDeframer:
             return PREFIX_SIZE - head_size if head_size else 0
         return int.from_bytes(self._head[1:], "big") - self._kept_size
 
-    def keep_part(self, data: bytes, start: int, stop: int) -> bool:
-        """Keep what is at a place of `data`, from the midst of an unfinished message, without a copy: all of `data` is
-        kept by that. False where it has to be fed.
+    def take_part(self, data: bytes, start: int, stop: int, *, keeps: bool) -> bool:
+        """Take what is at a place of `data`, in the midst of an unfinished message, without a copy. False where it has
+        to be fed, as it has where it would be kept and not `keeps`: all of `data` is kept by that.
         """
         size = stop - start
         if self._skip > size:
             self._skip -= size
             return True
-        if self._skip or size < SMALL_PIECE or len(self._head) < PREFIX_SIZE:
+        if self._skip or not keeps or size < SMALL_PIECE or len(self._head) < PREFIX_SIZE:
             return False
         if self.missing <= size or not self.reads or self._memory.lacks_room:
             return False

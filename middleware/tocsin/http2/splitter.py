@@ -131,7 +131,8 @@ class FrameSplitter:
                 start = at
             if stop <= end and length <= usual and stream > 0:  # most are so
                 if not kind and not flags & PADDED:  # DATA
-                    if joins_data and not flags and stop <= last and not data[stop + 3]:  # and more of it follows
+                    follows = stop <= last and data[stop + 8] == stream & 0xFF and not data[stop + 3]
+                    if follows and joins_data and not flags:  # more of it, most likely
                         places: list[tuple[int, int]] = []
                         stop = _consecutive_data(data, at, usual, places)
                         if self.data_together(stream, data, places):

@@ -205,10 +205,10 @@ class Stream:
         if call is not None and call.takes_runs:
             self.response_data(b"".join([data[start:stop] for start, stop in places]))
             return
-        shares = sum([stop - start for start, stop in places]) * 4 >= len(data) * 3  # else it would keep much besides
+        keeps = len(places) > 1 and 4 * (places[-1][1] - places[0][0]) >= 3 * len(data)  # else it keeps much besides
         for start, stop in places:
             deframer = self._response
-            if deframer is None or not shares or not deframer.keep_part(data, start, stop):
+            if deframer is None or not deframer.take_part(data, start, stop, keeps=keeps):
                 self.response_data(data[start:stop])
 
     def _take_together(self, call: StreamedCall, payload: bytes) -> None:
