@@ -74,7 +74,7 @@ class MessageDeframer:
         self.reads = reads
         self.rest = b""
         self._head = b""  # of an unfinished message its prefix, as far as it has come,
-        self._pieces: list[bytes] = []  # its content in pieces as they came,
+        self._pieces: list[bytes | memoryview] = []  # its content in pieces as they came,
         self._small = bytearray()  # what follows those: a list of many small ones would take far more than they hold,
         self._kept_size = 0  # and the bytes of both
         self._skip = 0
@@ -91,6 +91,21 @@ class MessageDeframer:
         if head_size < PREFIX_SIZE:
             return PREFIX_SIZE - head_size if head_size else 0
         return int.from_bytes(self._head[1:], "big") - self._kept_size
+
+    def take_part(self, data: bytes, start: int, stop: int, *, keeps: bool) -> bool:
+        """Take what is at a place of `data`, in the midst of an unfinished message, without a copy. False where it has
+        to be fed, as it has where it would be kept and not `keeps`: all of `data` is kept by that.
+        """
+        size = stop - start
+        if self._skip > size:
+            self._skip -= size
+            return True
+        if self._skip or not keeps or size < SMALL_PIECE or len(self._head) < PREFIX_SIZE:
+            return False
+        if self.missing <= size or not self.reads or self._memory.lacks_room:
+            return False
+        self._keep(memoryview(data)[start:stop])
+        return True
 
     def feed(self, payload: bytes) -> Iterator[Message]:
         """The messages that `payload` completes."""
@@ -153,7 +168,7 @@ class MessageDeframer:
         self.forget()
         self._skip, self._skipped = missing, message
 
-    def _keep(self, piece: bytes) -> None:
+    def _keep(self, piece: bytes | memoryview) -> None:
         size = len(piece)
         if size < SMALL_PIECE:
             self._small += piece

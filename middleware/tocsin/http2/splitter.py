@@ -75,8 +75,10 @@ class FrameSplitter:
         """
         raise NotImplementedError
 
-    def data_together(self, stream: int, payloads: list[bytes]) -> bool:
-        """The contents of consecutive DATA frames without END_STREAM; whether they are taken, as by `data`."""
+    def data_together(self, stream: int, data: bytes, places: list[tuple[int, int]]) -> bool:
+        """Consecutive DATA frames without END_STREAM, whose contents are at these places of `data`; whether they are
+        taken, as by `data`.
+        """
         raise NotImplementedError
 
     def more_data(self, stream: int, flags: int, payload: bytes, size: int, is_taken: bool) -> None:
@@ -129,10 +131,11 @@ class FrameSplitter:
                 start = at
             if stop <= end and length <= usual and stream > 0:  # most are so
                 if not kind and not flags & PADDED:  # DATA
-                    if joins_data and not flags and stop <= last and not data[stop + 3]:  # and more of it follows
-                        payloads: list[bytes] = []
-                        stop = _consecutive_data(data, at, usual, payloads)
-                        if self.data_together(stream, payloads):
+                    follows = stop <= last and data[stop + 8] == stream & 0xFF and not data[stop + 3]
+                    if follows and joins_data and not flags:  # more of it, most likely
+                        places: list[tuple[int, int]] = []
+                        stop = _consecutive_data(data, at, usual, places)
+                        if self.data_together(stream, data, places):
                             if at > start:
                                 out.append(data[start:at])
                             start = stop
@@ -306,9 +309,9 @@ class FrameSplitter:
         return as_it_came if instead is None else instead
 
 
-def _consecutive_data(data: bytes, at: int, longest: int, payloads: list[bytes]) -> int:
+def _consecutive_data(data: bytes, at: int, longest: int, places: list[tuple[int, int]]) -> int:
     """Where the frames end that follow a plain DATA frame and have the same type, flags and stream, and are whole and
-    not longer than `longest`. The contents of all of them are appended to `payloads`.
+    not longer than `longest`. Where the contents of all of them are is appended to `places`.
     """
     end = len(data)
     last = end - HEADER_SIZE
@@ -318,6 +321,6 @@ def _consecutive_data(data: bytes, at: int, longest: int, payloads: list[bytes])
         stop = at + HEADER_SIZE + length
         if stop > end or length > longest:
             break
-        payloads.append(data[at + HEADER_SIZE : stop])
+        places.append((at + HEADER_SIZE, stop))
         at = stop
     return at

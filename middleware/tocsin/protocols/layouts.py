@@ -186,10 +186,16 @@ def varint(raw: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def fields_with_length(raw: bytes, at: int, end: int, number: int) -> list[tuple[int, int]]:
-    """Where the contents of a message's fields of that number are, in bytes from `at` to `end` that were parsed."""
+def fields_with_length(raw: bytes, at: int, end: int, number: int, most: int = 0) -> list[tuple[int, int]]:
+    """Where the contents of a message's fields of that number are, in its bytes from `at` to `end`. None where it has
+    more than `most` fields, if that is not 0. Raises IndexError where a number does not end.
+    """
     places = []
+    fields = 0
     while at < end:
+        fields += 1
+        if fields > most > 0:
+            return []
         tag, at = varint(raw, at)
         wire = tag & 7
         if wire == 2:
@@ -204,6 +210,21 @@ def fields_with_length(raw: bytes, at: int, end: int, number: int) -> list[tuple
         else:
             return []  # a group, which no field of ours is
     return places
+
+
+def encoded_varint(value: int) -> bytes:
+    """A number from 0 in the bytes that `varint` reads."""
+    if value < 0x80:
+        return _ONE_BYTE[value]
+    parts = bytearray()
+    while value >= 0x80:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+_ONE_BYTE = [bytes([value]) for value in range(0x80)]
 
 
 def _joined(places: list[int]) -> Spans:

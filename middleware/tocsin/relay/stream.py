@@ -199,6 +199,18 @@ class Stream:
         for message in self._response.feed(payload):
             self._on_message(call, *self._plain(message, self.response_encoding))
 
+    def response_parts(self, data: bytes, places: list[tuple[int, int]]) -> None:
+        """Consecutive pieces of the response, on a guarded stream, which are at these places of what was read."""
+        call = self.call
+        if call is not None and call.takes_runs:
+            self.response_data(b"".join([data[start:stop] for start, stop in places]))
+            return
+        keeps = len(places) > 1 and 4 * (places[-1][1] - places[0][0]) >= 3 * len(data)  # else it keeps much besides
+        for start, stop in places:
+            deframer = self._response
+            if deframer is None or not deframer.take_part(data, start, stop, keeps=keeps):
+                self.response_data(data[start:stop])
+
     def _take_together(self, call: StreamedCall, payload: bytes) -> None:
         """A piece of a stream whose messages may be judged together: those that are whole in it are not taken apart."""
         limit, deframer = self._context.max_message, self._response

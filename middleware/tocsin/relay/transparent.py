@@ -127,20 +127,16 @@ class TransparentUpstream(Upstream):
             connection.end(stream)
         return False
 
-    def data_together(self, stream: int, payloads: list[bytes]) -> bool:
+    def data_together(self, stream: int, data: bytes, places: list[tuple[int, int]]) -> bool:
         connection = self.connection
-        connection.data_frames += len(payloads)
+        connection.data_frames += len(places)
         open_stream = connection.streams.get(stream)
         if open_stream is None:
             return False
         if open_stream.response_ended:
             return True
-        call = open_stream.call
-        if call is not None and call.takes_runs:
-            open_stream.response_data(b"".join(payloads))
-        elif call is not None:
-            for payload in payloads:
-                open_stream.response_data(payload)
+        if open_stream.call is not None:
+            open_stream.response_parts(data, places)
         return False
 
     def more_data(self, stream: int, flags: int, payload: bytes, size: int, is_taken: bool) -> None:
