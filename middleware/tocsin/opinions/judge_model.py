@@ -101,9 +101,9 @@ def _key(name: str, environment: Mapping[str, str]) -> str:
     """The API key that a variable holds. Raises ConfigError where it holds none."""
     key = environment.get(name, "").strip()
     if not key:
-        raise ConfigError(f"second_opinion.judge.key_env: the environment has no {name}")
+        raise ConfigError(f"second_opinion: the environment has no {name}, which a key_env names")
     if not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"second_opinion.judge.key_env: {name} holds characters that no key can have")
+        raise ConfigError(f"second_opinion: {name}, which a key_env names, holds characters that no key can have")
     return key
 
 
