@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tocsin.checks.chat import first_token_request, likeliest_tokens
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
@@ -36,6 +39,7 @@ class JudgeModel:
         query = f"?{url.query}" if url.query else ""
         base = (url.path or "").rstrip("/")
         self._chat, self._completions = f"{base}/chat/completions{query}", f"{base}/completions{query}"
+        self._embeddings = f"{base}/embeddings{query}"
         self._headers = [("Content-Type", "application/json"), ("User-Agent", "tocsin")]
         if config.key_env is not None:
             self._headers.append(("Authorization", f"Bearer {_key(config.key_env, environment)}"))
@@ -77,6 +81,17 @@ class JudgeModel:
             raise Lost(
                 "unreadable", "the judge's answer echoes no prompt with choices[0].logprobs.token_logprobs"
             ) from None
+
+    def embedding(self, text: str) -> NDArray[np.float32]:
+        """The embedding (D,) of a text, finite and not zero. Raises Lost."""
+        reply = self._post(self._embeddings, {"model": self._model, "input": text})
+        try:
+            embedding = np.array(reply["data"][0]["embedding"], np.float32)
+        except (KeyError, IndexError, TypeError, ValueError):
+            embedding = np.empty(0, np.float32)
+        if embedding.ndim != 1 or not embedding.any() or not np.isfinite(embedding).all():
+            raise Lost("unreadable", "the embedder's answer has no embedding at data[0].embedding")
+        return embedding
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Any:
         call = HttpCall("POST", path, self._headers, json.dumps(body).encode(), self._seconds, MAX_ANSWER)
@@ -131,6 +146,11 @@ class PacedJudge:
         """As a judge does. Raises Lost."""
         self._wait()
         return self._counted(lambda: self._judge.continuation(before, text))
+
+    def embedding(self, text: str) -> NDArray[np.float32]:
+        """As a model that embeds does. Raises Lost."""
+        self._wait()
+        return self._counted(lambda: self._judge.embedding(text))
 
     def _wait(self) -> None:
         if self._pace.wait(self._deadline, self._ending):
