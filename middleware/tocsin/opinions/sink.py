@@ -182,15 +182,15 @@ class _Drawing:
         )  # fmt: skip
 
     def on_texts(self, call: DrawnCall, conversation: Conversation) -> None:
-        """Remember the answer, for its user's next turn."""
-        for labels in self._questions.labels.values():
+        """Remember the answer, for its user's next turn. Labels of what an alarm chose alone would be no sample."""
+        for labels in self._questions.labels.values() if call.drawn == "share" else ():
             labels.remember(conversation, call.response_id)
 
     def on_scores(self, call: DrawnCall, conversation: Conversation, scores: dict[str, float], began: int) -> None:
         """Judge, count, and write the scores of a call, and label the answer before it."""
         severities = {}
         for opinion, score in scores.items():
-            if opinion in self._questions.labels:
+            if opinion in self._questions.labels and call.drawn == "share":
                 self._questions.labels[opinion].on_score(conversation, score)
             name = opinion_model(self._model, opinion)
             if self.agreement is not None and not self.agreement.believes(opinion):
