@@ -196,6 +196,19 @@ class AgreementConfig(BaseModel):
             judge.resolve(folder)
 
 
+class DiversityConfig(BaseModel):
+    """How different the latest answers are from each other, by a model that embeds texts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    embedder: JudgeModelConfig = Field(description="A model that embeds texts, behind an OpenAI-compatible API.")
+    window: int = Field(100, ge=2, le=1_000, description="Drawn answers that are compared, the latest.")
+
+    def resolve(self, folder: Path) -> None:
+        """Make paths relative to a folder."""
+        self.embedder.resolve(folder)
+
+
 class SecondOpinionConfig(BaseModel):
     """What a judge model thinks of a sample of answers, asked off the response's path. Questions and answers are sent
     to the judge.
@@ -210,6 +223,9 @@ class SecondOpinionConfig(BaseModel):
     )
     agreement: AgreementConfig | None = Field(
         None, description="Further judges, to see how far judges agree; null: the judge is believed as it is."
+    )
+    diversity: DiversityConfig | None = Field(
+        None, description="Measure how different the latest answers are from each other; null: not."
     )
     share: float = Field(0.01, ge=0, le=1, description="The share of calls that is drawn at random.")
     alarmed: bool = Field(False, description="Ask about every alarmed call too, beside those that are drawn.")
@@ -247,6 +263,8 @@ class SecondOpinionConfig(BaseModel):
         self.judge.resolve(folder)
         if self.agreement is not None:
             self.agreement.resolve(folder)
+        if self.diversity is not None:
+            self.diversity.resolve(folder)
         self.sampling_key = self.sampling_key and folder / self.sampling_key
         self.scores = self.scores and folder / self.scores
         for opinion in self.opinions.values():

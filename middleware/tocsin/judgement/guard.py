@@ -102,6 +102,11 @@ class Guard:
         """The response metadata that some call reads."""
         return sorted({key for plan in self._method_plans.values() for key in (*plan.initial, *plan.trailing)})
 
+    @property
+    def reads_requests(self) -> bool:
+        """Whether somebody reads the request of some method: a model's signals, receivers of events, or a judge."""
+        return any(plan.wants_request for plan in self._method_plans.values())
+
     def call(self, method: str, metadata: Mapping[str, str], hint: str = "", origin: str = "") -> Call | None:
         """A call to judge, or None when no model guards the method. `hint`: the model's name, where calls do not give
         it.

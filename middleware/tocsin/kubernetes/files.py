@@ -36,6 +36,7 @@ WAYS = {
     **{f"models.*.second_opinion.opinions.*.{name}": Way.CARRIED for name in ("prompt", "rubric", "references")},
     "models.*.second_opinion.judge.ca": Way.SECRET,
     "models.*.second_opinion.opinions.*.worse.ca": Way.SECRET,
+    "models.*.second_opinion.diversity.embedder.ca": Way.SECRET,
     "models.*.second_opinion.agreement.judges.*.ca": Way.SECRET,
     "models.*.second_opinion.sampling_key": Way.SECRET,
     "models.*.second_opinion.scores": Way.WRITTEN,

@@ -13,6 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tocsin.configuration.second_opinion import SecondOpinionConfig
 from tocsin.events.json_lines import JsonLines
 from tocsin.log_throttle import LogThrottle, and_more
@@ -45,7 +48,8 @@ class DrawnCall(NamedTuple):
 
 
 class Questions(NamedTuple):
-    """What is asked about the calls of one model, and of whom; the further judges of `agreement`; the key that draws
+    """What is asked about the calls of one model, and of whom; the further judges of `agreement` and the embedder of
+    `diversity`; the key that draws
     calls, None for the process's own, and the file that gets scores.
     """
 
@@ -54,6 +58,7 @@ class Questions(NamedTuple):
     texts: Mapping[str, Texts]  # by method
     judge: JudgeModel
     other_judges: Sequence[JudgeModel] = ()
+    embedder: JudgeModel | None = None
     labels: Mapping[str, AnswerLabels] = MappingProxyType({})  # of answers before the call's own, by opinion
     key: bytes | None = None
     scores: JsonLines | None = None
@@ -72,6 +77,10 @@ class OpinionConsumer(Protocol):
 
     def on_agreement(self, scores_by_judge: Sequence[Mapping[str, float]]) -> None:
         """The scores of a call that several judges were asked about, judge by judge."""
+        ...
+
+    def on_embedding(self, embedding: NDArray[np.float32]) -> None:
+        """The embedding of a drawn answer."""
         ...
 
 
@@ -174,9 +183,11 @@ class AskingQueue:
             return
         self._consumer.on_texts(call, conversation)
 
-        def scores_of(model: JudgeModel, lose: Callable[[str, Lost], None]) -> dict[str, float]:
-            judge = PacedJudge(model, self.pace, deadline, self._ending, self._count_call)
-            return _ask_all(questions.opinions, judge, conversation, lose)
+        def paced(model: JudgeModel) -> PacedJudge:
+            return PacedJudge(model, self.pace, deadline, self._ending, self._count_call)
+
+        def scores_of(judge: JudgeModel, lose: Callable[[str, Lost], None]) -> dict[str, float]:
+            return _ask_all(questions.opinions, paced(judge), conversation, lose)
 
         scores = scores_of(questions.judge, self._lose_opinion)
         if scores and not self._is_closed:  # or nobody takes scores any more
@@ -185,6 +196,11 @@ class AskingQueue:
         if agreement is not None and call.drawn == "share" and random.random() < agreement.share:
             others = [scores_of(judge, self._log_opinion) for judge in questions.other_judges]
             self._consumer.on_agreement([scores, *others])
+        if questions.embedder is not None and call.drawn == "share":
+            try:
+                self._consumer.on_embedding(paced(questions.embedder).embedding(conversation.answer))
+            except Lost as why:
+                self._log(why.reason, f"diversity: {why}")
 
     def _lose_opinion(self, name: str, why: Lost) -> None:
         self._counts.add(LOST, self.model, name, why.reason)

@@ -44,7 +44,9 @@ def questions_of(model: GuardedModel) -> Questions:
     others = config.agreement.judges if config.agreement is not None else ()
     other_judges = [JudgeModel(settings, seconds, os.environ) for settings in others]
     key = None if config.sampling_key is None else read_key(config.sampling_key)
-    return Questions(config, opinions, texts, judge, other_judges, _labels_of(model, config), key)
+    diversity = config.diversity
+    embedder = None if diversity is None else JudgeModel(diversity.embedder, seconds, os.environ)
+    return Questions(config, opinions, texts, judge, other_judges, embedder, _labels_of(model, config), key)
 
 
 def _labels_of(model: GuardedModel, config: SecondOpinionConfig) -> dict[str, AnswerLabels]:

@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client.metrics_core import Metric
 
 from tocsin.configuration.config import Config
@@ -18,7 +20,18 @@ from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored, Sink, Sinks
 from tocsin.opinions.agreement import AgreementWindows
 from tocsin.opinions.asking import AskingQueue, Drawn, DrawnCall, Questions
-from tocsin.opinions.health import AGREEMENT, GIVEN, WAITING, Facts, OpinionCounts, agreement_facts, families
+from tocsin.opinions.diversity import DiversityWindow
+from tocsin.opinions.health import (
+    AGREEMENT,
+    DIVERSITY,
+    GIVEN,
+    WAITING,
+    Facts,
+    OpinionCounts,
+    agreement_facts,
+    diversity_facts,
+    families,
+)
 from tocsin.opinions.models import DISBELIEVED, OpinionJudge
 from tocsin.opinions.pace import Pace
 from tocsin.opinions.questions import open_questions
@@ -75,13 +88,17 @@ class OpinionSink(Sink):
             drawing.offer(call)
 
     def facts(self) -> Facts:
-        """What was given and lost, how many calls wait, and how far judges agree."""
+        """What was given and lost, how many calls wait, how far judges agree, and how answers differ."""
         waiting = {name: drawing.queue.waiting for name, drawing in self._drawing.items()}
         agreement: dict[str, int] = {}
         for name, drawing in self._drawing.items():
             if drawing.agreement is not None:
                 agreement |= agreement_facts(name, drawing.agreement.sums())
-        return {**self._counts.facts(), WAITING: waiting, AGREEMENT: agreement}
+        diversity: dict[str, int] = {}
+        for name, drawing in self._drawing.items():
+            if drawing.diversity is not None and (of_window := drawing.diversity.diversity()).answers:
+                diversity |= diversity_facts(name, of_window)
+        return {**self._counts.facts(), WAITING: waiting, AGREEMENT: agreement, DIVERSITY: diversity}
 
     def collect(self) -> Iterable[Metric]:
         """The same as Prometheus metrics."""
@@ -132,6 +149,7 @@ class _Drawing:
         self._alarmed, self._max_text = config.alarmed, int(config.max_text)
         self._file = questions.scores
         self.agreement = _agreement(config, before)
+        self.diversity = _diversity(config, before)
         disbelieved = [DISBELIEVED] if config.agreement is not None and config.agreement.at_least is not None else []
         counts.expect(
             model,
@@ -166,15 +184,15 @@ class _Drawing:
         )  # fmt: skip
 
     def on_texts(self, call: DrawnCall, conversation: Conversation) -> None:
-        """Remember the answer, for its user's next turn."""
-        for labels in self._questions.labels.values():
+        """Remember the answer, for its user's next turn. Labels of what an alarm chose alone would be no sample."""
+        for labels in self._questions.labels.values() if call.drawn == "share" else ():
             labels.remember(conversation, call.response_id)
 
     def on_scores(self, call: DrawnCall, conversation: Conversation, scores: dict[str, float], began: int) -> None:
         """Judge, count, and write the scores of a call, and label the answer before it."""
         severities = {}
         for opinion, score in scores.items():
-            if opinion in self._questions.labels:
+            if opinion in self._questions.labels and call.drawn == "share":
                 self._questions.labels[opinion].on_score(conversation, score)
             name = opinion_model(self._model, opinion)
             if self.agreement is not None and not self.agreement.believes(opinion):
@@ -197,6 +215,20 @@ class _Drawing:
         """Take note of how far judges agree about a call."""
         if self.agreement is not None:
             self.agreement.add(scores_by_judge)
+
+    def on_embedding(self, embedding: NDArray[np.float32]) -> None:
+        """Take note of an answer, to compare it with others."""
+        if self.diversity is not None:
+            self.diversity.add(embedding)
+
+
+def _diversity(config: SecondOpinionConfig, before: _Drawing | None) -> DiversityWindow | None:
+    """The window of a model's answers: that of before a reload, where the same embedder is asked."""
+    if config.diversity is None:
+        return None
+    if before is not None and before.queue.questions.config.diversity == config.diversity:
+        return before.diversity
+    return DiversityWindow(config.diversity.window)
 
 
 def _agreement(config: SecondOpinionConfig, before: _Drawing | None) -> AgreementWindows | None:

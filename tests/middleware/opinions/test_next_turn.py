@@ -19,7 +19,7 @@ from tocsin.opinions.next_turn import AnswerLabels
 from tocsin.opinions.questions import questions_of
 from tocsin.protocols.texts import Conversation, Turn
 
-REACTIONS = {"That is wrong.": 0.97, "Thanks!": 0.02, "And 3 + 3?": 0.5}
+REACTIONS = {"far": 0.97, "That is wrong.": 0.97, "Thanks!": 0.02, "And 3 + 3?": 0.5}
 FEEDBACK = {"kind": "dissatisfaction", "feedback": {}}
 ADAPT = {"method": "aci", "step": 0.02}
 
@@ -29,16 +29,16 @@ def reaction(prompt: str) -> Reply:
     return {"yes": yes, "no": 1 - yes}
 
 
-def converse(served: Guarded, next_turn: str) -> None:
+def converse(served: Guarded, next_turn: str, question_text: str = "2 + 2?") -> None:
     """A question, its answer, and what the user says about it."""
-    question = {"role": "user", "content": "2 + 2?"}
+    question = {"role": "user", "content": question_text}
     answer = served.complete([question])
     served.complete([question, {"role": "assistant", "content": answer}, {"role": "user", "content": next_turn}])
 
 
-def feedback(judge: JudgeServer, folder: Path) -> Any:
-    opinions = {"next_turn": FEEDBACK}
-    return guarded(judge, bundle=tokens_bundle(folder / "m.tocsin"), adapt=ADAPT, opinions=opinions, concurrent=1)
+def feedback(judge: JudgeServer, folder: Path, **second: Any) -> Any:
+    second = {"opinions": {"next_turn": FEEDBACK}, "concurrent": 1, **second}
+    return guarded(judge, bundle=tokens_bundle(folder / "m.tocsin"), adapt=ADAPT, **second)
 
 
 @pytest.mark.parametrize(("next_turn", "outcome"), [("That is wrong.", "bad"), ("Thanks!", "learnt")])
@@ -49,6 +49,13 @@ def test_what_the_user_says_next_labels_the_answer_before(tmp_path: Path, next_t
         assert served.guard.metric("tocsin_feedback_total", model="m") == 1
         assert served.lost(reason="no_next_turn") == 1  # the first call has nothing before it
         assert served.given(opinion="next_turn") == 1
+
+
+def test_calls_that_an_alarm_chose_label_nothing(tmp_path: Path) -> None:
+    with judge_server(reaction) as judge, feedback(judge, tmp_path, share=0.0, alarmed=True) as served:
+        converse(served, "far", "far")
+        until(lambda: served.given(opinion="next_turn", drawn="alarm") == 1, PATIENCE)
+        assert not served.guard.metric("tocsin_feedback_total", model="m")
 
 
 def test_an_undecided_judge_labels_nothing(tmp_path: Path) -> None:
