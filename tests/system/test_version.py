@@ -64,7 +64,7 @@ def test_the_source_distribution_has_the_packages_and_what_builds_them(tmp_path:
     tops = {name.parts[0] for name in names}
     assert tops == {
         "CHANGELOG.md", "LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "pyproject.toml", "setup.cfg", "setup.py",
-        "calibration", "detectors", "middleware", "proto",
+        "calibration", "detectors", "middleware", "proto", "tocsin.egg-info",
     }  # fmt: skip
     sources = {path.relative_to(ROOT) for path in (ROOT / "middleware" / "tocsin").rglob("*.py")}
     assert sources <= names
