@@ -1,30 +1,41 @@
-# The relay's image: what serving needs, no torch, no root, nothing to build with.
-#   make image BASE=python:3.12-slim-bookworm@sha256:...
-# BASE is pinned by its digest, which `docker buildx imagetools inspect python:3.12-slim-bookworm` tells.
-# The interception path is compiled, for which the first stage has a compiler; --build-arg COMPILE=0 leaves that out.
+# The relay's image: what serving needs, no torch, no root, no compiler, no pip. `make image` builds it (image/build-image).
+#   BASE     a Debian with `python` 3.11 or newer, pinned by its digest: python:3.12-slim-bookworm@sha256:...
+#   COMPILE  0 leaves the interception path as plain Python
+# The build is the same on amd64 and arm64: `make image PLATFORM=linux/arm64`.
 ARG BASE
 FROM ${BASE} AS build
-ARG COMPILE=1
-# hadolint ignore=DL3008
-RUN if [ "${COMPILE}" != 0 ]; then \
-      apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
-    fi
-ENV TOCSIN_COMPILE=${COMPILE}
+# What the base has by itself is part of the list of contents; the compiler that comes now is not.
+RUN cp /var/lib/dpkg/status /base-packages
+# hadolint ignore=DL3008,SC2086
+RUN packages="gcc libc6-dev" \
+ && if [ -e /usr/bin/python ]; then packages="$packages python3-dev python3-venv"; fi \
+ && apt-get update && apt-get install --yes --no-install-recommends ${packages} && rm -rf /var/lib/apt/lists/* \
+ && python -m venv /opt/tocsin && python -m venv /opt/tools
+# Where an index is behind a proxy with an authority of its own, the authority's certificate is a secret of the build.
+COPY image/pip-install /usr/local/bin/pip-install
+RUN --mount=type=secret,id=certificates pip-install /opt/tools 'cyclonedx-bom>=7,<8' 'python-debian>=1,<2'
 WORKDIR /src
-RUN python -m venv /opt/tocsin
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY proto ./proto
 COPY detectors ./detectors
 COPY calibration ./calibration
 COPY middleware ./middleware
-RUN /opt/tocsin/bin/pip install --no-cache-dir '.[redis,otel,fetch]' \
- && /opt/tocsin/bin/python -m compileall -q /opt/tocsin/lib \
- && /opt/tocsin/bin/pip uninstall --yes pip setuptools
+ARG COMPILE=1
+RUN --mount=type=secret,id=certificates CFLAGS=-g0 TOCSIN_COMPILE=${COMPILE} pip-install /opt/tocsin '.[redis,otel,fetch]'
+COPY image/prune.py image/inventory.py ./image/
+RUN python image/prune.py /opt/tocsin && /opt/tools/bin/python image/inventory.py /opt/tocsin /base-packages
 
 FROM ${BASE}
-LABEL org.opencontainers.image.title="tocsin" org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/tocsin /opt/tocsin
-ENV PATH=/opt/tocsin/bin:$PATH PYTHONUNBUFFERED=1
+RUN if python -c 'import pip' 2>/dev/null; then python -m pip uninstall --yes --root-user-action=ignore pip; fi
+ENV PATH=/opt/tocsin/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+LABEL org.opencontainers.image.title="tocsin" \
+      org.opencontainers.image.description="Runtime monitoring and guardrails for deployed models" \
+      org.opencontainers.image.vendor="the Tocsin authors" \
+      org.opencontainers.image.licenses="Apache-2.0"
 USER 65532:65532
 EXPOSE 8001 9464
+# Where `metrics` has another port, so has this: docker run --health-cmd. Kubernetes asks by probes of its own.
+HEALTHCHECK --interval=30s --timeout=3s --start-period=30s \
+  CMD ["python", "-I", "-c", "import urllib.request as web; web.urlopen('http://127.0.0.1:9464/healthz', timeout=2)"]
 CMD ["tocsin", "serve", "--config", "/etc/tocsin/tocsin.yaml"]

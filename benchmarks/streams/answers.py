@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +62,11 @@ class Answer:
         return self.question.right(self.text)
 
 
-def wanted() -> list[Wanted]:
-    """Every prompt of every set."""
+def wanted(parts: Collection[str] | None = None, count: int | None = None) -> list[Wanted]:
+    """Every prompt of these sets, or of all of them; of the short questions `count` that are drawn at random."""
     short = questions.short()
-    everything = [Wanted("short", question) for question in short]
+    drawn = sorted(np.random.default_rng(9).permutation(len(short))[:count])
+    everything = [Wanted("short", short[at]) for at in drawn]
     everything += [Wanted("choice", question) for question in questions.choices(orders=4)]
     chosen = np.random.default_rng(4).permutation(len(short))[:SAMPLED]
     everything += [Wanted("samples", short[at], SAMPLES, 0.8) for at in chosen]
@@ -75,21 +76,20 @@ def wanted() -> list[Wanted]:
     everything += [
         Wanted("story", Question("story", f"Tell me about the {plural}.", "", 160)) for plural in questions.PLURALS[:80]
     ]
-    return everything
+    return [prompt for prompt in everything if parts is None or prompt.part in parts]
 
 
-def rebuild(path: Path, folder: Path) -> None:
-    """Ask the engine every prompt that the file lacks, and write the file again."""
-    prompts, stored = wanted(), _stored(path)
+def rebuild(path: Path, folder: Path, parts: Collection[str] | None = None, count: int | None = None) -> None:
+    """Ask the engine every prompt that is wanted and that the file lacks, and write the file again."""
+    prompts, stored = wanted(parts, count), _stored(path)
     missing = [at for at, prompt in enumerate(prompts) if prompt.key not in stored]
     if missing:
         with engine(folder):
             came = asyncio.run(_ask_all([prompts[at] for at in missing]))
         stored |= {prompts[at].key: messages for at, messages in zip(missing, came, strict=True)}
-    keys = [prompt.key for prompt in prompts]
-    columns = {name: [key[at] for key in keys] for at, name in enumerate(KEY)}
+    columns = {name: [key[at] for key in stored] for at, name in enumerate(KEY)}
     staged = path.with_suffix(".part")
-    pq.write_table(pa.table({**columns, "messages": [stored[key] for key in keys]}), staged, compression="zstd")
+    pq.write_table(pa.table({**columns, "messages": list(stored.values())}), staged, compression="zstd")
     staged.replace(path)
 
 
@@ -146,14 +146,14 @@ def request(prompt: Wanted, name: str, logprobs: int | None = ALTERNATIVES) -> A
     return vllm.GenerateRequest(request_id=name, text=text, sampling_params=sampling, stream=True)
 
 
-def read(path: Path) -> dict[str, list[Answer]]:
-    """The kept answers by set, those of one prompt one after the other."""
+def read(path: Path, parts: Collection[str] | None = None, count: int | None = None) -> dict[str, list[Answer]]:
+    """The kept answers to what is wanted, by set; those of one prompt one after the other."""
     from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 
     decode = _decoder()
     stored = _stored(path)
     by_set: dict[str, list[Answer]] = {}
-    for prompt in wanted():
+    for prompt in wanted(parts, count):
         messages = stored.get(prompt.key)
         if messages is None:
             raise SystemExit(f"{path} lacks answers that are wanted: ask for them with --rebuild")

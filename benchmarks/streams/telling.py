@@ -13,6 +13,7 @@ from scipy.stats import binom
 
 from benchmarks.report import Check, console
 from benchmarks.streams.answers import SAMPLES, Answer
+from benchmarks.streams.by_task import add_row, separation_by_task
 from benchmarks.streams.signals import observed, several
 from tocsin_calibration import learn_then_test
 from tocsin_calibration.evaluation.metrics import risk_coverage
@@ -20,7 +21,6 @@ from tocsin_calibration.risk.decision import Costs, fit_risk_policy
 from tocsin_detectors import compile
 from tocsin_detectors.features import Features
 from tocsin_detectors.registry import parse
-from tocsin_detectors.separation import auroc
 
 Float64 = NDArray[np.float64]
 OF_TOKENS = ["mean_surprisal", "max_surprisal", "windowed_surprisal", "token_entropy", "repetition"]
@@ -58,16 +58,16 @@ def tell(answers: Sequence[Answer], sampled: Sequence[Answer], embedder: Path) -
     table = Table("score", "AUROC", "95% interval", "within tasks", title=title)
     results: dict[str, Any] = {"questions": len(answers), "wrong": float(wrong.mean())}
     for name, scores in by_score.items():
-        results[name] = _separation(scores, wrong, tasks)
-        _row(table, name, results[name])
+        results[name] = separation_by_task(scores, wrong, tasks)
+        add_row(table, name, results[name])
     place = {answer.question.prompt: at for at, answer in enumerate(answers)}
     rows = np.array([place[answer.question.prompt] for answer in sampled[::SAMPLES]])
     by_samples = sample_scores(sampled, embedder) | {f"{n}, the same": s[rows] for n, s in by_score.items()}
     title_of_samples = f"Wrong answers told by {SAMPLES} samples, {len(rows)} of the questions"
     of_samples = Table("score", "AUROC", "95% interval", "within tasks", title=title_of_samples)
     for name, scores in by_samples.items():
-        results[f"{name} ({SAMPLES} samples)"] = _separation(scores, wrong[rows], tasks[rows])
-        _row(of_samples, name, results[f"{name} ({SAMPLES} samples)"])
+        results[f"{name} ({SAMPLES} samples)"] = separation_by_task(scores, wrong[rows], tasks[rows])
+        add_row(of_samples, name, results[f"{name} ({SAMPLES} samples)"])
     console.print(table, of_samples)
     low = max(results[name]["interval"][0] for name in by_score)
     return results, [
@@ -158,25 +158,3 @@ def _worth(columns: Float64, wrong: NDArray[np.bool_]) -> tuple[dict[str, Any], 
     return {**values_of}, [
         Check("DCS of the policy above that of answering everything", round(better, 4), "> 0", better > 0)
     ]
-
-
-def _separation(scores: Float64, wrong: NDArray[np.bool_], tasks: NDArray[np.str_]) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    drawn = [rng.integers(0, len(scores), len(scores)) for _ in range(300)]
-    spread = [auroc(scores[rows][~wrong[rows]], scores[rows][wrong[rows]]) for rows in drawn]
-    within = []
-    for task in np.unique(tasks):
-        of_task = tasks == task
-        if min(wrong[of_task].sum(), (~wrong[of_task]).sum()) >= 10:
-            within.append(auroc(scores[of_task & ~wrong], scores[of_task & wrong]))
-    low, high = np.quantile(spread, [0.025, 0.975])
-    return {
-        "auroc": auroc(scores[~wrong], scores[wrong]), "interval": [float(low), float(high)],
-        "within": float(np.mean(within)) if within else None,
-    }  # fmt: skip
-
-
-def _row(table: Table, name: str, figures: dict[str, Any]) -> None:
-    low, high = figures["interval"]
-    within = "-" if figures["within"] is None else f"{figures['within']:.3f}"
-    table.add_row(name, f"{figures['auroc']:.3f}", f"{low:.3f} to {high:.3f}", within)

@@ -157,13 +157,9 @@ class Promise:
             return self._judge_sessions(joint, by_detector, sessions)
         if groups is not None and self.groups:
             group_promises = [self.groups.get(group, self.remaining) for group in groups]
-            pvalues = [limits.pvalue(c) for limits, c in zip(group_promises, joint, strict=True)]
-            return Judged(
-                pvalues,
-                by_detector,
-                [limits.severity(c) for limits, c in zip(group_promises, joint, strict=True)],
-                joint,
-            )
+            scored = list(zip(group_promises, joint, strict=True))
+            by_group = [None if c <= limits.min_threshold else limits.severity(c) for limits, c in scored]
+            return Judged([limits.pvalue(c) for limits, c in scored], by_detector, by_group, joint)
         limits, quiet = self.limits, self.limits.min_threshold
         pvalues = [limits.pvalue(c) for c in joint] if len(joint) <= FEW else limits.pvalues(columns).tolist()
         return Judged(pvalues, by_detector, [limits.severity(c) if c > quiet else None for c in joint], joint)

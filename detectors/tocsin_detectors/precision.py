@@ -4,8 +4,9 @@ In float32, the kernels of ONNX Runtime give the same row another last place by 
 memory is aligned: vectorised loops end in scalar ones, and sums are taken in another order. Where one answer repeats,
 and is the threshold, that decides over alarms. In double precision the difference is some 1e-16 of a score, which
 rounding to float32 removes. Products with fitted weights, which cost most, stay in float32: each row's is computed
-alone. Scores that are small differences of large numbers, such as the entropy of a distribution that is all but sure,
-are rounded to a detector's `resolution` as well.
+alone. So does the Relu between two of them, which is the same in either precision. Scores that are small differences of
+large numbers, such as the entropy of a distribution that is all but sure, are rounded to a detector's `resolution` as
+well.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import onnx
 
 _FLOAT, _DOUBLE = 1, 11  # onnx.TensorProto
+_EXACT = frozenset({"Relu"})  # the same in either precision, and quicker where a product gives and takes float32
 _AS_FITTED = frozenset({"Gemm", "Conv", "TreeEnsembleRegressor", "TreeEnsemble"})  # float32 by cost, or by need
 
 
@@ -38,7 +40,7 @@ def in_double_precision(model: onnx.ModelProto, resolution: float = 0) -> onnx.M
     _Widening(graph).run({name: f"{name}.double" for name in (*inputs, *outputs)})
     before = [_cast(name, f"{name}.double", _DOUBLE) for name in sorted(inputs)]
     after = [node for name in sorted(outputs) for node in _narrowed(f"{name}.double", name, resolution)]
-    nodes = [*before, *graph.node, *after]
+    nodes = _needed([*before, *graph.node, *after], {output.name for output in graph.output})
     del graph.node[:]
     graph.node.extend(nodes)
     return widened
@@ -50,6 +52,7 @@ class _Widening:
     def __init__(self, graph: onnx.GraphProto, weights: dict[str, onnx.TensorProto] | None = None) -> None:
         self._graph = graph
         self._weights = dict(weights or {})  # constants by name, as they were
+        self._narrow: dict[str, str] = {}  # values that were computed in float32, by the name of their double
 
     def run(self, names: dict[str, str]) -> None:
         """Widen, with values called as `names` say."""
@@ -82,6 +85,8 @@ class _Widening:
                 output.type.tensor_type.elem_type = _DOUBLE
 
     def _stays(self, node: onnx.NodeProto) -> bool:
+        if node.op_type in _EXACT and node.input[0] in self._narrow:
+            return True
         weights = self._weights.get(node.input[1]) if node.op_type == "MatMul" else None
         return node.op_type in _AS_FITTED or (weights is not None and weights.data_type == _FLOAT)
 
@@ -90,8 +95,10 @@ class _Widening:
         for place, name in enumerate(node.input):
             if not name:
                 continue
-            narrow = f"{node.output[0]}.float{place}"
+            narrow = self._narrow.get(name) or f"{node.output[0]}.float{place}"
             node.input[place] = narrow
+            if name in self._narrow:
+                continue
             if name in self._weights:
                 yield _constant(narrow, self._weights[name])
             else:
@@ -100,7 +107,28 @@ class _Widening:
         node.output[:] = [f"{name}.float" for name in wide]
         yield node
         for name in wide:
+            self._narrow[name] = f"{name}.float"
             yield _cast(f"{name}.float", name, _DOUBLE)
+
+
+def _needed(nodes: Iterable[onnx.NodeProto], outputs: Iterable[str]) -> list[onnx.NodeProto]:
+    """The nodes without casts whose values nobody takes."""
+    used, needed = set(outputs), list[Any]()
+    for node in reversed(list(nodes)):
+        if node.op_type == "Cast" and not used.intersection(node.output):
+            continue
+        used.update(_inputs(node))
+        needed.append(node)
+    return needed[::-1]
+
+
+def _inputs(node: onnx.NodeProto) -> Iterable[str]:
+    """The values that a node takes, those that graphs inside it take counted."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _inputs(inner)
+        yield from (output.name for output in attribute.g.output)
 
 
 def _narrowed(name: str, to: str, resolution: float) -> Iterable[onnx.NodeProto]:

@@ -68,6 +68,15 @@ class Model:
         self.model.config.save_pretrained(folder)
 
     @torch.no_grad()
+    def prompt_logprobs(self, text: str) -> tuple[list[str], list[float | None]]:
+        """The tokens of a text, and the log-probability of each behind those before it; the first has none."""
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids = torch.tensor(encoded["input_ids"])
+        logprobs = torch.log_softmax(self.model(input_ids=ids[None]).logits[0, :-1].float(), dim=-1)
+        chosen = logprobs.gather(1, ids[1:, None])[:, 0].tolist()
+        return [text[begin:end] for begin, end in encoded["offset_mapping"]], [None, *chosen]
+
+    @torch.no_grad()
     def run(self, batch: list[Sequence], on_token: Any) -> None:
         """Run sequences to their ends; `on_token(sequence, finish)` after each token, finish empty until the last."""
         longest = max(len(sequence.prompt) for sequence in batch)
@@ -81,8 +90,9 @@ class Model:
         while going:
             positions = (attended.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
             output = self.model(
-                input_ids=ids, attention_mask=attended, position_ids=positions, past_key_values=cache, use_cache=True
-            )
+                input_ids=ids, attention_mask=attended, position_ids=positions, past_key_values=cache, use_cache=True,
+                logits_to_keep=1,
+            )  # fmt: skip
             cache, logits = output.past_key_values, output.logits[:, -1].float()
             logprobs = torch.log_softmax(logits, dim=-1)
             chosen = torch.full((len(batch), 1), pad)

@@ -36,7 +36,11 @@ class OpenAI:
             yield
             work.cancel()
 
-        routes = [Route("/v1/chat/completions", self.chat, methods=["POST"]), Route("/v1/models", self.models)]
+        routes = [
+            Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/v1/completions", self.echo, methods=["POST"]),
+            Route("/v1/models", self.models),
+        ]
         return Starlette(routes=routes, lifespan=working)
 
     async def models(self, request: Request) -> Response:
@@ -58,6 +62,17 @@ class OpenAI:
             "finish_reason": parts[-1]["finish_reason"],
         }
         return JSONResponse({**head, "object": "chat.completion", "choices": [choice]})
+
+    async def echo(self, request: Request) -> Response:
+        """The prompt with the log-probabilities of its tokens: of completions only what judges need."""
+        body = json.loads(await request.body())
+        if not (body.get("echo") and body.get("logprobs")):
+            return JSONResponse({"error": {"message": "only with echo and logprobs"}}, 400)
+        texts, logprobs = await asyncio.to_thread(self._model.prompt_logprobs, body["prompt"])
+        offsets = [sum(map(len, texts[:at])) for at in range(len(texts))]
+        listed = {"tokens": texts, "text_offset": offsets, "token_logprobs": logprobs}
+        choice = {"index": 0, "text": body["prompt"], "logprobs": listed, "finish_reason": "length"}
+        return JSONResponse({"object": "text_completion", "model": NAME, "choices": [choice]})
 
     async def _events(self, head: dict[str, Any], tokens: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
         async for choice in tokens:

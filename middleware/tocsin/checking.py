@@ -16,7 +16,7 @@ from tocsin.events.delivery import check_target
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.model import guarded_models
 from tocsin.opinions.models import opinion_models
-from tocsin.opinions.sink import questions_of
+from tocsin.opinions.questions import questions_of
 from tocsin.recording.reading import require_pyarrow
 from tocsin.relay.tls import Certificates
 from tocsin.state.opening import State

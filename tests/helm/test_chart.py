@@ -62,6 +62,7 @@ FULL: dict[str, Any] = {
     "replicas": 3,
     "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "dashboards": {"enabled": True},
+    "grafanaRules": {"enabled": True, "file": "apiVersion: 1\ngroups:\n- name: '{{ $labels.model }}'\n"},
     "podDisruptionBudget": {"enabled": True, "minAvailable": "50%"},
     "networkPolicy": {"enabled": True, "scrapers": [{"namespaceSelector": {"matchLabels": {"a": "monitoring"}}}]},
     "topologySpreadConstraints": [
@@ -128,7 +129,7 @@ def rendered(values: dict[str, Any], chart: Path = CHART) -> dict[str, dict[str,
     files = helm.Chart.load(str(chart)).render(values, name="digits", namespace="models")
     texts = files.values() if isinstance(files, dict) else [files]
     documents = [d for text in texts if "kind:" in str(text) for d in yaml.safe_load_all(str(text)) if d]
-    named = {"-dashboards": "Dashboards", "-reachable": "Test"}  # second ones of their kind
+    named = {"-dashboards": "Dashboards", "-alerts": "GrafanaRules", "-reachable": "Test"}  # second ones of their kind
     return {
         next(
             (key for end, key in named.items() if document["metadata"]["name"].endswith(end)), document["kind"]
@@ -292,6 +293,16 @@ def test_the_dashboards_come_as_they_are() -> None:
     assert dashboards["metadata"]["labels"]["grafana_dashboard"] == "1"
     for name, text in dashboards["data"].items():
         assert json.loads(text) == json.loads((CHART / "dashboards" / name).read_text())
+
+
+def test_rules_for_grafana_come_as_they_are() -> None:
+    assert "GrafanaRules" not in rendered(SMALL)
+    rules = rendered(FULL)["GrafanaRules"]
+    assert rules["metadata"]["labels"]["grafana_alert"] == "1"
+    (text,) = rules["data"].values()
+    assert yaml.safe_load(text) == yaml.safe_load(FULL["grafanaRules"]["file"])
+    with pytest.raises(Exception, match="tocsin rules --kind grafana"):
+        rendered({**SMALL, "grafanaRules": {"enabled": True}})
 
 
 def test_a_changed_configuration_starts_new_pods() -> None:

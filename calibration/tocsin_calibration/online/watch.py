@@ -61,9 +61,11 @@ class Watch:
         self._windows: list[tuple[int, list[int]]] = [(1, self.counts.copy())]  # number, counts before it
         self._opened = 1
         self._to_come = 1 - _share(1)  # the trust in windows that have not opened
+        self._log_evidence: float | None = None  # as last worked out, while the counts are the same
 
     def add(self, counts: Sequence[int]) -> None:
         """Take in how many new responses fell in each cell."""
+        self._log_evidence = None
         for cell, count in enumerate(counts):
             if count:
                 self.counts[cell] += count
@@ -77,6 +79,11 @@ class Watch:
 
     def log_evidence(self) -> float:
         """log of the evidence now, log(1/delta) to act on."""
+        if self._log_evidence is None:
+            self._log_evidence = self._weigh()
+        return self._log_evidence
+
+    def _weigh(self) -> float:
         logs = [log(_share(number)) + self.test.log_evalue(since, before) for number, before, since in self._since()]
         if self._to_come > 0:
             logs.append(log(self._to_come))

@@ -102,8 +102,14 @@
 {{- $second := get $model "second_opinion" | default dict }}
 {{- $_ := set $holders (printf "models.%s.second_opinion" $name) (pick $second "sampling_key" "scores") }}
 {{- $_ := set $holders (printf "models.%s.second_opinion.judge" $name) (pick ($second.judge | default dict) "ca") }}
+{{- $embedder := (get $second "diversity" | default dict).embedder | default dict }}
+{{- $_ := set $holders (printf "models.%s.second_opinion.diversity.embedder" $name) (pick $embedder "ca") }}
+{{- range $at, $judge := (get $second "agreement" | default dict).judges | default list }}
+{{- $_ := set $holders (printf "models.%s.second_opinion.agreement.judges.%d" $name $at) (pick $judge "ca") }}
+{{- end }}
 {{- range $opinion, $settings := $second.opinions | default dict }}
 {{- $_ := set $holders (printf "models.%s.second_opinion.opinions.%s" $name $opinion) (pick $settings "prompt" "rubric" "references") }}
+{{- $_ := set $holders (printf "models.%s.second_opinion.opinions.%s.worse" $name $opinion) (pick ($settings.worse | default dict) "ca") }}
 {{- end }}
 {{- end }}
 {{- $files := dict }}

@@ -26,6 +26,7 @@ def monitor(models: Sequence[WatchedModel], config: Config, options: RuleOptions
         _unreachable(options),
         _failed_reloads(options),
         _dying_workers(options),
+        _disbelieved_judges(options),
     ]
     return Group("tocsin.monitor", alerts)
 
@@ -170,4 +171,17 @@ def _dying_workers(options: RuleOptions) -> Alert:
         options.deployment() + "{{ $value | humanize }} workers died in half an hour and were started again",
         "Calls in flight on them were lost.",
         "workers-die",
+    )
+
+
+def _disbelieved_judges(options: RuleOptions) -> Alert:
+    by = options.labels("model", "opinion")
+    return Alert(
+        "TocsinJudgesDisagree",
+        "warning",
+        f'sum by ({by}) (increase(tocsin_second_opinions_total{{severity="disbelieved"}}[30m])) > 0',
+        options.subject + ": judges disagree about opinion {{ $labels.opinion }}, so its scores are not judged",
+        "Krippendorff's alpha of the judges' scores is below `at_least`; tocsin_judge_agreement has it.",
+        "judges-disagree",
+        lasting="5m",
     )

@@ -44,14 +44,16 @@ def _broken(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], option
             f"Where evidence is configured as run_length, chance does this once in {options.run_length:,.0f} responses "
             "on average at most, those of all models counted."
         )
+    shares = ""
+    if options.texts_query:
+        ratio, alpha = (options.lookup(name, SEVERITY_LABEL) for name in ("tocsin:alarm_ratio:5m", "tocsin:alpha"))
+        shares = f"{ratio} in five minutes, promised {alpha}; "
     return Alert(
         "TocsinPromiseBroken",
         "critical",
         "\nor ".join(parts),
-        f"{options.subject}: {{{{ $labels.{SEVERITY_LABEL} }}}} alarms now exceed what was promised ("
-        + options.lookup("tocsin:alarm_ratio:5m", SEVERITY_LABEL)
-        + f" in five minutes, promised {options.lookup('tocsin:alpha', SEVERITY_LABEL)}; "
-        + 'evidence e^{{ $value | printf "%.1f" }} to 1)',
+        f"{options.subject}: {{{{ $labels.{SEVERITY_LABEL} }}}} alarms now exceed what was promised ({shares}"
+        'evidence e^{{ $value | printf "%.1f" }} to 1)',
         "The traffic is not like the calibration traffic, or the model has changed: the evidence against the promise "
         f'is e^{{{{ $value | printf "%.1f" }}}} to 1. {cause_template(options)}{" ".join(sure)}',
         "promise-broken",
@@ -66,6 +68,7 @@ def _burning(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], optio
     """The share of alarms is a multiple of the promised rate, in a long window and still in a short one."""
     rules = []
     only = _in_braces(matching(fixed, every))
+    promised = f", promised {options.lookup('tocsin:alpha', SEVERITY_LABEL)}" if options.texts_query else ""
     for name, urgency, times, short, long in (
         ("TocsinAlarmBudgetBurnsFast", "critical", FAST_BURN, "5m", "1h"),
         ("TocsinAlarmBudgetBurnsSlowly", "warning", SLOW_BURN, "30m", "6h"),
@@ -82,7 +85,7 @@ def _burning(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], optio
                 urgency,  # type: ignore[arg-type]
                 "\nand ".join(parts),
                 f"{options.subject}: {{{{ $value | humanizePercentage }}}} of responses in {long} raise "
-                f"{{{{ $labels.{SEVERITY_LABEL} }}}} alarms, promised {options.lookup('tocsin:alpha', SEVERITY_LABEL)}",
+                f"{{{{ $labels.{SEVERITY_LABEL} }}}} alarms{promised}",
                 f"The alarm budget is used up at {times:g} times the promised rate or faster (at {MAX_RATE:.0%} in any "
                 f"case), in the last {long} and still in the last {short}, by more than chance does once in a million "
                 "times.",
@@ -146,6 +149,8 @@ def _inputs(models: Sequence[WatchedModel], options: RuleOptions) -> Alert:
 
 def cause_template(options: RuleOptions) -> str:
     """The part of the traffic with the most evidence of a change, and since when, as a template of annotations."""
+    if not options.texts_query:
+        return ""
     matchers = ",".join(f"{label}='%s'" for label in [*options.by, "model"])
     values = " ".join(f"$labels.{label}" for label in [*options.by, "model"])
     most = f'{{{{ with printf "topk(1, tocsin:cause_log_evalue{{{matchers}}} > 0)" {values} | query }}}}'

@@ -39,7 +39,8 @@ class RuleOptions:
     `delta` is the probability that any promise alert, or any drift alert, ever fires on traffic that keeps the promise,
     from the start of one process; `run_length` the responses between two false alerts where evidence is configured so.
     `by` are further labels that distinguish deployments, such as namespace. `upstream_rate` is PromQL for the requests
-    a second that the model server reports.
+    a second that the model server reports. `texts_query`: whether templates of annotations may ask for other series, as
+    those of Prometheus may and those of Grafana may not.
     """
 
     delta: float = DELTA
@@ -48,6 +49,7 @@ class RuleOptions:
     unscored: float = 0.05
     by: Sequence[str] = ()
     upstream_rate: str = ""
+    texts_query: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.delta < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from math import exp, inf, log
 from typing import Any
 
 from tocsin.errors import CheckError
@@ -52,12 +53,14 @@ def first_token_request(model: str, prompt: str) -> dict[str, Any]:
 
 
 def likeliest_tokens(reply: Any) -> dict[str, float]:
-    """The first tokens that a chat completion lists, without blanks around them, and their log-probabilities.
+    """The first tokens that a chat completion lists, without blanks around them, and their log-probabilities: those of
+    tokens that differ in blanks alone are added up.
 
     Raises KeyError, IndexError, TypeError or ValueError where the completion lists none.
     """
-    log_probabilities: dict[str, float] = {}
-    for entry in reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
-        token = str(entry["token"]).strip()
-        log_probabilities[token] = max(log_probabilities.get(token, float("-inf")), float(entry["logprob"]))
-    return log_probabilities
+    listed = reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    by_token = {str(entry["token"]): float(entry["logprob"]) for entry in listed}
+    probabilities: dict[str, float] = {}
+    for token, logprob in by_token.items():
+        probabilities[token.strip()] = probabilities.get(token.strip(), 0.0) + exp(min(logprob, 0.0))
+    return {token: log(probability) if probability else -inf for token, probability in probabilities.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,7 +51,20 @@ def boards(runbooks: str = RUNBOOKS) -> dict[str, Any]:
 
 
 def as_json(board: Any) -> str:
-    """A dashboard as Grafana imports it."""
+    """A dashboard in the form that Grafana imports and provisions, and that grafana.com takes.
+
+    Its data source is a variable, so that an import asks for nothing (`__inputs`). `__requires` names the panels, and
+    the version of Grafana whose builders made it.
+    """
     from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-    return json.dumps(board, cls=JSONEncoder, indent=1, sort_keys=True) + "\n"
+    content = json.loads(json.dumps(board, cls=JSONEncoder))
+    grafana = version("grafana-foundation-sdk").rpartition("!")[2]
+    panels = sorted({panel["type"] for panel in content["panels"]} - {"row"})
+    content["__inputs"], content["__elements"] = [], {}
+    content["__requires"] = [
+        {"type": "grafana", "id": "grafana", "name": "Grafana", "version": grafana},
+        {"type": "datasource", "id": "prometheus", "name": "Prometheus", "version": "1.0.0"},
+        *({"type": "panel", "id": panel, "name": panel, "version": ""} for panel in panels),
+    ]
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"

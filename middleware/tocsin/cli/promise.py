@@ -7,6 +7,7 @@ import json
 import time
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 
 from rich.console import Console
 
@@ -49,12 +50,10 @@ def promise(options: PromiseOptions) -> None:
         on_average=options.on_average,
         seed=options.seed,
     )
-    bundle = _written(options, scorer, promised, len(parts.calibration))
+    bundle = None if options.out is None else _written(options, scorer, promised, len(parts.calibration), options.out)
     safe = len(parts.calibration) + len(parts.fresh)
-    console.print(
-        f"{options.out} ({bundle.digest[:19]}) promises, on {len(parts.calibration):,} of {safe:,} safe rows of "
-        f"{options.table.name}:"
-    )
+    subject = "a bundle would promise" if bundle is None else f"{options.out} ({bundle.digest[:19]}) promises"
+    console.print(f"{subject}, on {len(parts.calibration):,} of {safe:,} safe rows of {options.table.name}:")
     facts = _say(console, promised, options)
     if len(parts.fresh):
         console.print(f"\non the {len(parts.fresh):,} safe rows that it has not seen:")
@@ -63,8 +62,12 @@ def promise(options: PromiseOptions) -> None:
         facts["evaluation"] = evaluation.facts()
     facts |= _compare(console, rows, parts, promised, options)
     if options.as_json is not None:
-        options.as_json.write_text(json.dumps({"bundle": bundle.digest, **facts}, indent=1) + "\n")
+        digest = None if bundle is None else bundle.digest
+        options.as_json.write_text(json.dumps({"bundle": digest, **facts}, indent=1) + "\n")
         console.print(f"wrote {options.as_json}")
+    if bundle is None:
+        console.print("\nnothing was written: name the bundle with --out")
+        return
     console.print(
         f"\nnext: tocsin watch LOG.jsonl {options.out} --score {options.score}; or serve it: bundle: {options.out}, "
         f"signals: {{{signal_name(options.score)}: trailing_metadata.KEY}}"
@@ -73,7 +76,8 @@ def promise(options: PromiseOptions) -> None:
 
 def _check(options: PromiseOptions) -> None:
     """Refuse what cannot succeed before any file is read. Raises ConfigError, RecordingError or CalibrationError."""
-    require_writable(options.out)
+    if options.out is not None:
+        require_writable(options.out)
     for name in ("onnx", "spox"):
         if find_spec(name) is None:
             raise ConfigError(f"writing a bundle needs {name}: pip install 'tocsin[fit]'")
@@ -109,8 +113,8 @@ def _rows(options: PromiseOptions, console: Console) -> ScoreTable:
     return rows
 
 
-def _written(options: PromiseOptions, scorer: Scorer, promised: Promise, rows: int) -> Bundle:
-    """Write the bundle to `out`. It records the origin of its promise: `rows` of the table."""
+def _written(options: PromiseOptions, scorer: Scorer, promised: Promise, rows: int, out: Path) -> Bundle:
+    """Write the bundle to a file. It records the origin of its promise: `rows` of the table."""
     calibration = {
         "timestamp": time.time(),
         "tocsin": version("tocsin"),
@@ -122,7 +126,7 @@ def _written(options: PromiseOptions, scorer: Scorer, promised: Promise, rows: i
     }
     signal = signal_name(options.score)
     described = ({"name": "external", "reads": [signal], "source": "a score of your own", "cost_us": 0.0},)
-    return Bundle(scorer, promised, options.model, described, {"calibrated": calibration}).write(options.out)
+    return Bundle(scorer, promised, options.model, described, {"calibrated": calibration}).write(out)
 
 
 def _say(console: Console, promised: Promise, options: PromiseOptions) -> dict[str, object]:

@@ -17,7 +17,10 @@ class PromiseOptions:
 
     table: Annotated[Path, typer.Argument(help=f"Scores, a row for each response: {KINDS}.")]
     score: Annotated[str, typer.Option(help="The column of the score, or in JSON its dotted path.")]
-    out: Annotated[Path, typer.Option("--out", "-o", help="The bundle to write.")]
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The bundle to write; without it, nothing is written."),
+    ] = None
     alpha: Annotated[float, typer.Option(min=0, max=0.5, help="The false-alarm rate to promise, of `critical`.")] = 0.01
     warning: Annotated[
         float | None, typer.Option(min=0, max=0.5, help="A second, larger false-alarm rate, of `warning`.")

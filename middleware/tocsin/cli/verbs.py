@@ -35,7 +35,7 @@ VERBS = {  # each has a file here, with a function of that name or an `app`: the
     "are most similar.",
     "gate": "Decide whether to promote or abort a canary, by its alarms beside the stable version's. Valid however "
     "often it is run.",
-    "rules": "Write the Prometheus rules that follow from the promises of a configuration's bundles.",
+    "rules": "Write the alert rules that follow from the promises of a configuration's bundles.",
     "inject": "Add the sidecar to Kubernetes manifests: kubectl get -o yaml ... | tocsin inject - | kubectl apply -f "
     "-.",
     "attach": "Print what puts the processor before a model: Envoy's ext_proc filter and cluster, or the policy of a "

@@ -9,10 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
 
-from tocsin.configuration.environment import PREFIX, Override, overrides
+from tocsin.configuration.environment import Override, overrides
 from tocsin.configuration.events import EventsConfig
 from tocsin.configuration.fields import CONNECTION, Address, AddressField, Duration
 from tocsin.configuration.listener import Limits, Listener, TlsConfig, UpstreamTls
@@ -29,10 +28,10 @@ from tocsin.protocols.protocol import is_http, presets
 from tocsin.protocols.settings import ProtocolConfig
 
 
-class Config(BaseSettings):
+class Config(BaseModel):
     """A relay and the models it guards."""
 
-    model_config = SettingsConfigDict(extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__")
+    model_config = ConfigDict(extra="forbid", validate_default=True)
 
     listen: AddressField = Field(
         Address("0.0.0.0", 8001), description="Where callers connect: HOST:PORT or unix:/PATH."
@@ -142,11 +141,6 @@ class Config(BaseSettings):
         timedelta(seconds=30), description="How often certificate files are looked at for changes."
     )
     threads: int = Field(1, ge=1, le=64, description="Threads that one run of the scorer may use.")
-
-    @classmethod
-    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
-        """Only what `load` passes, which has merged file and environment."""
-        return (sources["init_settings"],)
 
     @classmethod
     def load(cls, path: Path | str) -> Config:

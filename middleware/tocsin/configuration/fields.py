@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
-from pydantic_settings import NoDecode
 
 from tocsin.protocols.paths import SignalPath, signal_path
 
@@ -80,7 +79,6 @@ def _group(value: Any) -> str:
 _TEXT = PlainSerializer(str, return_type=str)
 AddressField = Annotated[
     Address,
-    NoDecode,
     BeforeValidator(parse_address),
     _TEXT,
     WithJsonSchema({"type": "string", "examples": ["0.0.0.0:8001"]}),

@@ -30,6 +30,10 @@ class JudgeModelConfig(BaseModel):
     )
     ca: Path | None = Field(None, description="A PEM file of authorities to trust; null: the system's.")
 
+    def resolve(self, folder: Path) -> None:
+        """Make paths relative to a folder."""
+        self.ca = self.ca and folder / self.ca
+
 
 class _Opinion(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -99,7 +103,110 @@ class ReferenceConfig(_Opinion):
         self.references = self.references and folder / self.references
 
 
-OpinionConfig = Annotated[RatingConfig | RubricConfig | ChecklistConfig | ReferenceConfig, Field(discriminator="kind")]
+class NextTurnLabels(BaseModel):
+    """Labels for `adapt`, from what users say next."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    safe_at_most: float = Field(0.1, ge=0, le=1, description="A score up to this labels the answer safe.")
+    bad_from: float = Field(
+        0.9, ge=0, le=1, description="A score from this on labels it bad; between them is no label."
+    )
+    remember: int = Field(10_000, ge=1, le=1_000_000, description="Answers that wait for the user's next turn.")
+
+    @model_validator(mode="after")
+    def _apart(self) -> NextTurnLabels:
+        if self.safe_at_most >= self.bad_from:
+            raise ValueError("safe_at_most must be less than bad_from")
+        return self
+
+
+class DissatisfactionConfig(_Opinion):
+    """Whether the user's next turn shows dissatisfaction with the answer before it."""
+
+    kind: Literal["dissatisfaction"] = Field(
+        description="Whether the request's last turn shows dissatisfaction with the answer before it."
+    )
+    feedback: NextTurnLabels | None = Field(
+        None, description="Label the answer before it for the model's `adapt`; null: a score only."
+    )
+
+
+class FollowUpConfig(_Opinion):
+    """How much likelier a displeased user's next turn is than a pleased one's."""
+
+    kind: Literal["follow_up"] = Field(description="How likely displeased next turns are beside pleased ones.")
+    displeased: list[str] = Field(
+        ["That does not answer my question.", "No, that is wrong."],
+        min_length=1,
+        max_length=10,
+        description="What a user says next who is not content. Each is one call of the judge.",
+    )
+    pleased: list[str] = Field(
+        ["Thank you, that answers my question.", "Yes, that is right."],
+        min_length=1,
+        max_length=10,
+        description="What a user says next who is content. Each is one call of the judge.",
+    )
+
+
+class DensityRatioConfig(_Opinion):
+    """How much likelier the answer is by a worse model than by the judge."""
+
+    kind: Literal["density_ratio"] = Field(description="How likely a worse model finds the answer, beside the judge.")
+    worse: JudgeModelConfig = Field(description="The worse model, such as the judge's own before it was aligned.")
+    timeout: Duration = Field(timedelta(seconds=30), gt=timedelta(0), description="How long one call of it may take.")
+
+    def resolve(self, folder: Path) -> None:
+        """Make paths relative to a folder."""
+        super().resolve(folder)
+        self.worse.resolve(folder)
+
+
+OpinionConfig = Annotated[
+    RatingConfig
+    | RubricConfig
+    | ChecklistConfig
+    | ReferenceConfig
+    | DissatisfactionConfig
+    | FollowUpConfig
+    | DensityRatioConfig,
+    Field(discriminator="kind"),
+]
+
+
+class AgreementConfig(BaseModel):
+    """Further judges that are asked the same about some of the drawn calls: how far the judges agree."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    judges: list[JudgeModelConfig] = Field(min_length=1, max_length=5, description="The further judges.")
+    share: float = Field(0.1, gt=0, le=1, description="The share of drawn calls that they are asked about, too.")
+    window: int = Field(200, ge=20, le=10_000, description="Calls over which agreement is reckoned, the latest.")
+    at_least: float | None = Field(
+        None,
+        lt=1,
+        description="Krippendorff's alpha of the window below which an opinion is not believed: its scores are counted "
+        "and not judged. 0.667 is usual. null: agreement is measured only.",
+    )
+
+    def resolve(self, folder: Path) -> None:
+        """Make paths relative to a folder."""
+        for judge in self.judges:
+            judge.resolve(folder)
+
+
+class DiversityConfig(BaseModel):
+    """How different the latest answers are from each other, by a model that embeds texts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    embedder: JudgeModelConfig = Field(description="A model that embeds texts, behind an OpenAI-compatible API.")
+    window: int = Field(100, ge=2, le=1_000, description="Drawn answers that are compared, the latest.")
+
+    def resolve(self, folder: Path) -> None:
+        """Make paths relative to a folder."""
+        self.embedder.resolve(folder)
 
 
 class SecondOpinionConfig(BaseModel):
@@ -111,7 +218,14 @@ class SecondOpinionConfig(BaseModel):
 
     judge: JudgeModelConfig = Field(description="The model that judges.")
     opinions: dict[Annotated[str, Field(pattern=NAME)], OpinionConfig] = Field(
-        min_length=1, description="What it is asked, by name: rating, rubric, checklist or reference."
+        min_length=1,
+        description="What it is asked, by the name of the opinion: its kind and settings.",
+    )
+    agreement: AgreementConfig | None = Field(
+        None, description="Further judges, to see how far judges agree; null: the judge is believed as it is."
+    )
+    diversity: DiversityConfig | None = Field(
+        None, description="Measure how different the latest answers are from each other; null: not."
     )
     share: float = Field(0.01, ge=0, le=1, description="The share of calls that is drawn at random.")
     alarmed: bool = Field(False, description="Ask about every alarmed call too, beside those that are drawn.")
@@ -146,7 +260,11 @@ class SecondOpinionConfig(BaseModel):
 
     def resolve(self, folder: Path) -> None:
         """Make paths relative to a folder."""
-        self.judge.ca = self.judge.ca and folder / self.judge.ca
+        self.judge.resolve(folder)
+        if self.agreement is not None:
+            self.agreement.resolve(folder)
+        if self.diversity is not None:
+            self.diversity.resolve(folder)
         self.sampling_key = self.sampling_key and folder / self.sampling_key
         self.scores = self.scores and folder / self.scores
         for opinion in self.opinions.values():

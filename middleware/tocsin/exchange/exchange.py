@@ -14,84 +14,18 @@ to `exchange.call`, whose pieces are judged as those of any other call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
 
-from tocsin.errors import ConfigError
+from tocsin.exchange.treatment import DOCUMENT, EVENTS, LINES, Headers, ResponseTreatment, Segment, kind_of
 from tocsin.judgement.call import Call, Fault
 from tocsin.judgement.guard import Guard
 from tocsin.protocols.http.encodings import Decoding, decoding
 from tocsin.protocols.http.framing import Event, Framing, JsonLinesFraming, ServerSentEvents, WholeDocument, with_data
 from tocsin.protocols.http.method import JsonMethod
-from tocsin.protocols.http.routes import Routes
 from tocsin.protocols.http.tensors import LENGTH_HEADER, InferRoute
 from tocsin.protocols.metadata import joined_values
 from tocsin.protocols.method import Edit
 from tocsin.unscored import Unscored
-from tocsin.verdict import METADATA_KEY
-
-Headers = Iterable[tuple[str, str]]
-
-# Of a body that goes on as other bytes these would not be true any more.
-BODY_DEPENDENT_FIELDS = frozenset(
-    {"content-length", "content-encoding", "etag", "content-md5", "digest", "content-digest", "repr-digest"}
-)
-EVENTS, LINES, DOCUMENT = "text/event-stream", "lines", "document"
-_LINES_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-lines"})
-
-
-class Segment(NamedTuple):
-    """A part of a response. `raw` are its bytes as the caller gets them, `messages` the messages in it that are judged,
-    or the reason why they cannot be. `is_done`: the response says that nothing follows, so that everything is judged
-    before this part goes on.
-    """
-
-    raw: bytes
-    messages: Sequence[tuple[bytes | None, Fault | None]] = ()
-    is_done: bool = False
-
-
-class ResponseTreatment(NamedTuple):
-    """What will be done to a response. `is_judged`: it is read; otherwise it passes unchanged. `kind`: EVENTS, LINES or
-    DOCUMENT. `rewrites`: the body goes on as other bytes, so that the headers `BODY_DEPENDENT_FIELDS` must be dropped.
-    """
-
-    is_judged: bool
-    kind: str = DOCUMENT
-    rewrites: bool = False
-
-
-class Exchanges:
-    """Makes the exchanges of a guard, and follows its reconfiguration."""
-
-    def __init__(self, guard: Guard) -> None:
-        self.guard = guard
-        self._methods = guard.methods
-        self._routes = Routes(guard.methods)
-
-    def require(self, position: str) -> None:
-        """Raises ConfigError where no model is served over HTTP, because the position would judge nothing."""
-        if not self._current():
-            names = ", ".join(f"{name} ({model.config.protocol})" for name, model in self.guard.models.items())
-            raise ConfigError(f"{position} judges protocols of HTTP, such as `openai`, and no model has one: {names}")
-
-    def open(self, verb: str, path: str, headers: Headers, *, origin: str = "", hint: str = "") -> Exchange | None:
-        """The exchange that begins with these header fields, named in lower case; None where no model guards its route.
-        `path` is as it was sent; `origin` names the connection, `hint` the model where the exchange does not tell it.
-        """
-        match = self._current().match(verb, path)
-        if match is None:
-            return None
-        fields = list(headers)
-        metadata = {**dict(fields), **joined_values(fields, self.guard.score_keys), **match.captured}
-        call = self.guard.call(match.route, metadata, hint, origin)
-        return None if call is None else Exchange(self.guard, call, metadata)
-
-    def _current(self) -> Routes:
-        if self._methods is not self.guard.methods:  # reconfigured
-            self._methods = self.guard.methods
-            self._routes = Routes(self._methods)
-        return self._routes
 
 
 class Exchange:
@@ -115,9 +49,8 @@ class Exchange:
         self._framing: Framing | None = None
         self._decoding: Decoding | None = None
         self._by_segments = False
-        self._held_parts: list[bytes] | None = (
-            None  # a document that goes on as it came, whose headers wait for its verdict
-        )
+        self._held_parts: list[bytes] | None = None  # of a document whose headers wait for its verdict, as it came
+        self._held_size = 0
         self._has_messages = False
         self.is_coded = False  # the response's bytes go on in their content coding
 
@@ -172,10 +105,11 @@ class Exchange:
         undone = decoding(self._request_encoding)
         if undone is None:
             return body
-        parts: list[bytes] = []
+        parts, size = list[bytes](), 0
         for part in undone.feed(body):
             parts.append(part)
-            if sum(map(len, parts)) > self._limit:
+            size += len(part)
+            if size > self._limit:
                 raise Unscored("too_large", f"the request unpacks to more than {self._limit:,} bytes")
         undone.end()
         return b"".join(parts)
@@ -190,7 +124,7 @@ class Exchange:
             return ResponseTreatment(False)
         content_type, _, parameters = fields.get("content-type", "application/json").lower().partition(";")
         is_binary = LENGTH_HEADER in fields and isinstance(self.method, InferRoute)
-        self.kind = DOCUMENT if is_binary else _kind(content_type.strip())
+        self.kind = DOCUMENT if is_binary else kind_of(content_type.strip())
         fault = self._content_type_fault(content_type.strip(), parameters)
         encoding = fields.get("content-encoding", "")
         if fault is None:
@@ -279,7 +213,8 @@ class Exchange:
     def _keep(self, held_parts: list[bytes], content: bytes) -> bytes:
         """Keep what came of a document; all of it goes on once it is too large to be read."""
         held_parts.append(content)
-        if sum(map(len, held_parts)) <= self._limit:
+        self._held_size += len(content)
+        if self._held_size <= self._limit:
             return b""
         self._held_parts = None
         return b"".join(held_parts)
@@ -362,28 +297,3 @@ class _Forgotten:
 
     def end(self) -> list[Event]:
         return []
-
-
-def _kind(content_type: str) -> str:
-    """How a response of that type is read, "" where it cannot be."""
-    if content_type == EVENTS:
-        return EVENTS
-    if content_type in _LINES_TYPES:
-        return LINES
-    is_json = content_type in ("application/json", "text/json") or content_type.endswith("+json")
-    return DOCUMENT if is_json else ""
-
-
-def without_verdict(headers: Headers) -> list[tuple[str, str]]:
-    """Header fields without a verdict that another party wrote."""
-    return [(name, value) for name, value in headers if name.lower() != METADATA_KEY]
-
-
-def until_done(segments: Sequence[Segment]) -> bytes:
-    """The bytes of segments up to the one that ends the response."""
-    parts = []
-    for segment in segments:
-        if segment.is_done:
-            break
-        parts.append(segment.raw)
-    return b"".join(parts)

@@ -17,9 +17,10 @@ import time
 from asyncio import TimerHandle
 from collections.abc import Callable, Sequence
 
-from tocsin.exchange.exchange import DOCUMENT, Exchange, Headers, ResponseTreatment, Segment
+from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.replies import Reply
 from tocsin.exchange.segments import HeldSegments
+from tocsin.exchange.treatment import DOCUMENT, Headers, ResponseTreatment, Segment
 from tocsin.judgement import gate as gates
 from tocsin.judgement.accepting import accept_verdict
 from tocsin.judgement.call import Call

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from tocsin.exchange.exchange import DOCUMENT, EVENTS, Exchange
+from tocsin.exchange.exchange import Exchange
+from tocsin.exchange.treatment import DOCUMENT, EVENTS
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import ErrorInfo, Replacement, RichStatus
 from tocsin.protocols.http.framing import event_of

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from tocsin.exchange.exchange import Exchange, Segment
+from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.replies import verdict_event
+from tocsin.exchange.treatment import Segment
 from tocsin.judgement.call import Fault, StreamedCall
 
 MESSAGE_AFTER_END: Fault = ("undecodable", "a message follows the end of a stream")

@@ -32,7 +32,7 @@ def ext_proc_filter(config: Config, guard: Guard, name: str = CLUSTER) -> dict[s
     is_asking = any(model.edits for model in guard.models.values())  # requests are changed, and responses changed back
     observes, enforces = config.mode == "observe" and not is_asking, config.mode == "enforce"
     streams = any(method.streams for method in guard.methods.values())
-    needs_body = any(model.wants_request(method) for model in guard.models.values() for method in guard.methods)
+    needs_body = guard.reads_requests
     is_http = any(isinstance(method, JsonMethod) for method in guard.methods.values())
     needs_headers = needs_body or (enforces and config.unguarded == "refuse")
     modes: dict[str, Any] = {"request_header_mode": "SEND" if needs_headers else "SKIP"}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tocsin.configuration.config import Config
-from tocsin.exchange.exchange import Exchanges
+from tocsin.exchange.opening import Exchanges
 from tocsin.ext_proc.misfits import Misfits
 from tocsin.ext_proc.requests import Fields
 from tocsin.judgement.call import Call

@@ -7,9 +7,13 @@ messages.
 
 from __future__ import annotations
 
-from tocsin.exchange.exchange import BODY_DEPENDENT_FIELDS, DOCUMENT, Exchange
+from asyncio import TimerHandle
+
+from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.gated import GatedResponse
 from tocsin.exchange.replies import ending, reply, verdict_fields
+from tocsin.exchange.sending import go_on
+from tocsin.exchange.treatment import BODY_DEPENDENT_FIELDS, DOCUMENT
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, HttpRequest, ProcessorContext
 from tocsin.ext_proc.misfits import LINES
@@ -26,7 +30,7 @@ from tocsin.ext_proc.requests import (
 from tocsin.ext_proc.response import JudgedResponse
 from tocsin.judgement import gate as gates
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, Judge
+from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.policy import Replacement, failed_closed
 from tocsin.outbound_http import Answer
 from tocsin.verdict import METADATA_KEY
@@ -109,7 +113,7 @@ class HttpResponse(JudgedResponse):
         gated.end([])
         if gated.instead is not None:
             self._head_waits = True  # nothing has left
-            self._replace(gated.instead)
+            self.replace(gated.instead)
             return
         gated.finish()
         if self.is_observing:
@@ -147,7 +151,7 @@ class HttpResponse(JudgedResponse):
             gated.end(segments + self._exchange.on_response_end())
         else:
             gated.take(segments)
-        self._go_on()
+        go_on(self._gated, self)
         if not gated.keeps:  # it passes as it comes
             self._pass(message)
 
@@ -176,43 +180,32 @@ class HttpResponse(JudgedResponse):
             return
         self._is_complete = True
         self._gated.end(self._exchange.on_response_end())
-        self._go_on()
+        go_on(self._gated, self)
 
     # -- what the gate says
 
     def judged(self, call: Call) -> None:
         self._gated.on_verdict(call)
-        self._go_on()
+        go_on(self._gated, self)
 
     def late(self) -> None:
         self._gated.on_deadline()
-        self._go_on()
+        go_on(self._gated, self)
 
     def _on_answer(self, answer: Answer | None) -> None:
         self._gated.on_answer(answer)
-        self._go_on()
+        go_on(self._gated, self)
 
-    def _go_on(self) -> None:
-        """Do what is to be done next, and send what may go on."""
-        gated, host = self._gated, self._host
-        for step in gated.take_steps():
-            if isinstance(step, Judge):
-                host.submit(step.call, self)
-            else:
-                self._ask(step)
-        if self.is_over:
-            return
-        if gated.instead is not None:
-            self._replace(gated.instead)
-        elif gated.is_finished:
-            self._finish()
-        else:
-            if gated.needs_deadline:
-                gated.wait_until(host.limit(self, self.call))
-            if gated.has_ready:
-                self._flush()
+    def submit(self, call: Call) -> None:
+        """Have a call judged."""
+        self._host.submit(call, self)
 
-    def _ask(self, step: Ask) -> None:
+    def limit(self) -> TimerHandle | None:
+        """Start the scoring budget."""
+        return self._host.limit(self, self.call)
+
+    def ask(self, step: Ask) -> None:
+        """Send the request once more."""
         request = self._request
         assert request is not None
         limit = self._context.max_message
@@ -220,7 +213,7 @@ class HttpResponse(JudgedResponse):
 
     # -- what goes out
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Send what may go on before the end. A document leaves as a whole: its headers carry the verdict."""
         gated = self._gated
         if not self._is_streamed or (self._head_waits and gated.treatment.kind == DOCUMENT):
@@ -248,7 +241,7 @@ class HttpResponse(JudgedResponse):
             removing += [name for name in self._names if name in BODY_DEPENDENT_FIELDS]
         self._host.reply(replies.changed_headers(RESPONSE_HEADERS, verdict or [], removing))
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Let go the end of the response, and the body where it waited as a whole."""
         gated = self._gated
         gated.finish()
@@ -278,14 +271,14 @@ class HttpResponse(JudgedResponse):
         setting = [*verdict, ("content-length", str(len(content)))]
         self._host.reply(replies.replaced_body(RESPONSE_BODY, content, setting, removing))
 
-    def _replace(self, instead: Replacement) -> None:
+    def replace(self, instead: Replacement) -> None:
         """Drop what is held, and send `instead` in its place."""
         gated = self._gated
         answer = gated.answer
         if self._is_buffered:
             gated.drop_ready()
         if gated.has_ready:
-            self._flush()
+            self.flush()
         self.is_over = True
         if self._is_buffered or self._head_waits:
             sent = answer if answer is not None else reply(self._exchange, instead)

@@ -51,7 +51,7 @@ class Needs:
     def of(cls, config: Config, guard: Guard) -> Self:
         """The needs of a configuration and its guard."""
         models = list(guard.models.values())
-        needs_request = any(model.wants_request(method) for model in models for method in guard.methods)
+        needs_request = guard.reads_requests
         asks = any(model.edits for model in models)
         budgets = [guard.config.budget(name, shares_sessions=False).total_seconds() for name in config.models]
         return cls(

@@ -9,6 +9,7 @@ from tocsin.memory import MemoryAccount
 
 PREFIX_SIZE = 5  # a compression flag and a length of four bytes
 _PREFIX = Struct(">BL")
+MOST_TOGETHER, MOST_TOGETHER_BYTES = 256, 65_536  # messages, and their bytes, that are handed on together
 SMALL_PIECE = 4_096  # bytes of a piece of a message below which it is copied together with others
 
 
@@ -31,6 +32,21 @@ def whole_message(payload: bytes, limit: int) -> bytes | None:
     if compressed or PREFIX_SIZE + length != len(payload) or length > limit:
         return None
     return payload[PREFIX_SIZE:]
+
+
+def whole_messages(payload: bytes, at: int, limit: int, sizes: list[int]) -> int:
+    """Where the whole messages end that begin at a position, uncompressed and within `limit` bytes each, as many as are
+    handed on together. Their sizes, prefixes counted, are appended to `sizes`.
+    """
+    end, most = len(payload), at + MOST_TOGETHER_BYTES
+    while end - at >= PREFIX_SIZE and not payload[at] and len(sizes) < MOST_TOGETHER:
+        length = payload[at + 1] << 24 | payload[at + 2] << 16 | payload[at + 3] << 8 | payload[at + 4]
+        stop = at + PREFIX_SIZE + length
+        if stop > end or length > limit or (stop > most and sizes):
+            break
+        sizes.append(PREFIX_SIZE + length)
+        at = stop
+    return at
 
 
 def framed(content: bytes, *, compressed: bool = False) -> bytes:
@@ -58,11 +74,38 @@ class MessageDeframer:
         self.reads = reads
         self.rest = b""
         self._head = b""  # of an unfinished message its prefix, as far as it has come,
-        self._pieces: list[bytes] = []  # its content in pieces as they came,
+        self._pieces: list[bytes | memoryview] = []  # its content in pieces as they came,
         self._small = bytearray()  # what follows those: a list of many small ones would take far more than they hold,
         self._kept_size = 0  # and the bytes of both
         self._skip = 0
         self._skipped: Message | None = None
+
+    @property
+    def missing(self) -> int:
+        """How many bytes follow until more is known of an unfinished message: its length, or its end. 0 between
+        messages.
+        """
+        if self._skip:
+            return self._skip
+        head_size = len(self._head)
+        if head_size < PREFIX_SIZE:
+            return PREFIX_SIZE - head_size if head_size else 0
+        return int.from_bytes(self._head[1:], "big") - self._kept_size
+
+    def take_part(self, data: bytes, start: int, stop: int, *, keeps: bool) -> bool:
+        """Take what is at a place of `data`, in the midst of an unfinished message, without a copy. False where it has
+        to be fed, as it has where it would be kept and not `keeps`: all of `data` is kept by that.
+        """
+        size = stop - start
+        if self._skip > size:
+            self._skip -= size
+            return True
+        if self._skip or not keeps or size < SMALL_PIECE or len(self._head) < PREFIX_SIZE:
+            return False
+        if self.missing <= size or not self.reads or self._memory.lacks_room:
+            return False
+        self._keep(memoryview(data)[start:stop])
+        return True
 
     def feed(self, payload: bytes) -> Iterator[Message]:
         """The messages that `payload` completes."""
@@ -125,7 +168,7 @@ class MessageDeframer:
         self.forget()
         self._skip, self._skipped = missing, message
 
-    def _keep(self, piece: bytes) -> None:
+    def _keep(self, piece: bytes | memoryview) -> None:
         size = len(piece)
         if size < SMALL_PIECE:
             self._small += piece

@@ -38,11 +38,13 @@ class FrameSplitter:
 
     `between_frames` tells whether everything handed on so far is whole frames.
     `preserves_order`: whoever reads a frame may write into `out` as well, so that what came before it must be there.
+    `joins_data`: plain DATA frames of one stream that follow each other are handed over together (`data_together`).
     """
 
     def __init__(self, memory: MemoryAccount) -> None:
         self._memory = memory
         self.preserves_order = False
+        self.joins_data = False
         self.between_frames = True
         self._is_greeted = False  # the first frame, which must be SETTINGS, has come
         self._tail = bytearray()  # of a frame that is unfinished
@@ -70,6 +72,12 @@ class FrameSplitter:
 
         `length` is what the whole frame takes of windows, `size` what this piece of it does: padding counts too.
         END_STREAM is in the flags of the last piece alone.
+        """
+        raise NotImplementedError
+
+    def data_together(self, stream: int, data: bytes, places: list[tuple[int, int]]) -> bool:
+        """Consecutive DATA frames without END_STREAM, whose contents are at these places of `data`; whether they are
+        taken, as by `data`.
         """
         raise NotImplementedError
 
@@ -103,7 +111,7 @@ class FrameSplitter:
             data = bytes(self._tail)
             self._memory.release(len(data))
             self._tail = bytearray()
-        preserves_order, unpack = self.preserves_order, SIGNED_HEADER.unpack_from
+        preserves_order, joins_data, unpack = self.preserves_order, self.joins_data, SIGNED_HEADER.unpack_from
         end = len(data)
         last = end - HEADER_SIZE  # where the last frame header may begin
         start = at = 0  # what lies between start and at goes on unchanged
@@ -123,7 +131,15 @@ class FrameSplitter:
                 start = at
             if stop <= end and length <= usual and stream > 0:  # most are so
                 if not kind and not flags & PADDED:  # DATA
-                    if self.data(stream, flags, data[at + HEADER_SIZE : stop], length, length):
+                    follows = stop <= last and data[stop + 8] == stream & 0xFF and not data[stop + 3]
+                    if follows and joins_data and not flags:  # more of it, most likely
+                        places: list[tuple[int, int]] = []
+                        stop = _consecutive_data(data, at, usual, places)
+                        if self.data_together(stream, data, places):
+                            if at > start:
+                                out.append(data[start:at])
+                            start = stop
+                    elif self.data(stream, flags, data[at + HEADER_SIZE : stop], length, length):
                         if at > start:
                             out.append(data[start:at])
                         start = stop
@@ -291,3 +307,20 @@ class FrameSplitter:
         self._block, self._block_frames, self._block_stream = bytearray(), bytearray(), 0
         instead = self.headers(stream, self._block_flags, block)
         return as_it_came if instead is None else instead
+
+
+def _consecutive_data(data: bytes, at: int, longest: int, places: list[tuple[int, int]]) -> int:
+    """Where the frames end that follow a plain DATA frame and have the same type, flags and stream, and are whole and
+    not longer than `longest`. Where the contents of all of them are is appended to `places`.
+    """
+    end = len(data)
+    last = end - HEADER_SIZE
+    alike = data[at + 3 : at + HEADER_SIZE]
+    while at <= last and data.startswith(alike, at + 3):
+        length = data[at] << 16 | data[at + 1] << 8 | data[at + 2]
+        stop = at + HEADER_SIZE + length
+        if stop > end or length > longest:
+            break
+        places.append((at + HEADER_SIZE, stop))
+        at = stop
+    return at

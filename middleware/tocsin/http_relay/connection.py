@@ -13,6 +13,7 @@ from tocsin.exchange.replies import Reply
 from tocsin.http_relay.again import SendingAgain
 from tocsin.http_relay.bodies import BodyError, body_of
 from tocsin.http_relay.context import HttpContext
+from tocsin.http_relay.fair_share import Flow
 from tocsin.http_relay.heads import HeadError, Http1Request
 from tocsin.http_relay.incoming import CallerRequests
 from tocsin.http_relay.replies import CONTINUE, refusal, written
@@ -23,14 +24,13 @@ from tocsin.judgement.batching import VerdictCallback
 from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask
 from tocsin.outbound_http import Answer, HttpCall
-from tocsin.relay.context import RelayedConnection
 from tocsin.relay.listening import Port
 
 MOST_UNREAD = 1 << 16  # bytes of requests that wait for the response before them, or for the upstream
 LINGERS = 1.0  # seconds in which a caller that still sends may read why nobody listens
 
 
-class HttpConnection(RelayedConnection):
+class HttpConnection(UpstreamHost):
     """Both sides, the request that is under way between them, and its response."""
 
     def __init__(self, context: HttpContext, port: Port) -> None:
@@ -43,14 +43,15 @@ class HttpConnection(RelayedConnection):
         self.request: RelayedRequest | None = None
         self.awaits_response = False  # a request is under way, whose response is not sent yet
         self.downstream = Side(_CallerSocket(self))
-        self.upstream = UpstreamLink(_Host(self))
+        self.upstream = UpstreamLink(self, context.share)
         self._unread = CallerRequests()
         self.is_tunnel = False  # the upstream has changed to another protocol
-        self._is_going = False
+        self._flow = Flow(self._read_slice)
+        self._is_behind = False  # something has come that is not read yet, because others have their turn
         self._draining = False
         self._half_closed = False  # the caller writes no more
         self._is_ending = False  # nothing more is read of the caller
-        self.again = SendingAgain(port)
+        self._again = SendingAgain(port)
 
     # -- as the relay knows it
 
@@ -99,17 +100,26 @@ class HttpConnection(RelayedConnection):
             unread.received = data
         else:
             unread.received += data
+        self._is_behind = True
         self.go_on()
+        self.pace()
 
     def go_on(self) -> None:
         """Read what has come of the caller, as far as it is its turn."""
-        if self._is_going:
-            return
-        self._is_going = True
-        while self._unread.received and not self._is_ending and self._read():
-            pass
-        self._is_going = False
-        self.pace()
+        if self._unread.received:
+            self.context.share.wake(self._flow)
+
+    def _read_slice(self) -> bool:
+        reads_on = self._read_part()
+        if not reads_on:
+            self._is_behind = False
+            self.pace()
+        return reads_on
+
+    def _read_part(self) -> bool:
+        """Read a part of what has come; whether there may be another."""
+        unread = self._unread
+        return bool(unread.received) and not self._is_ending and self._read() and bool(unread.received)
 
     def _read(self) -> bool:
         """Read the next part of what has come; whether there was one."""
@@ -130,9 +140,6 @@ class HttpConnection(RelayedConnection):
             request.on_end()
             if not self.awaits_response:
                 self._end_request()
-        elif unread.received:  # more chunks than are read at once
-            self.downstream.rest(self.go_on)
-            return False
         return True
 
     def _begin(self) -> bool:
@@ -180,7 +187,6 @@ class HttpConnection(RelayedConnection):
         self.downstream.write(CONTINUE)
 
     def answer(self, reply: Reply) -> None:
-        """Answer the request that is under way, in place of the upstream."""
         request, upstream = self.request, self.upstream
         assert request is not None
         if upstream.response is not None:
@@ -188,7 +194,7 @@ class HttpConnection(RelayedConnection):
         upstream.forget_response()
         self.downstream.write(written(reply, request.head, closes=self.closes_after(replaces=True)))
         upstream.drop()
-        self.on_done(closes=False)
+        self.on_response_done(closes=False)
 
     def _refuse_rest(self, status: int, code: str, message: str) -> None:
         """What the caller sends cannot be read, nor what comes behind it: say so where nothing was said, and end."""
@@ -229,6 +235,8 @@ class HttpConnection(RelayedConnection):
     def on_caller_half_closed(self) -> bool:
         """The caller writes no more; whether its response may still be sent."""
         self._half_closed = True
+        while self._is_behind and self._read_part():
+            pass
         request, side = self.request, self.upstream.side
         if self.is_tunnel and side is not None:
             side.end_writing()
@@ -243,7 +251,7 @@ class HttpConnection(RelayedConnection):
         """The caller is gone: so is everything of this connection."""
         self._is_ending = True
         self._abandon()
-        self.again.give_up()
+        self._again.give_up()
         self.upstream.drop()
         self.memory.close()
         self.relay.connections.discard(self)
@@ -251,7 +259,6 @@ class HttpConnection(RelayedConnection):
     # -- the upstream
 
     def become_tunnel(self, head: bytes, rest: bytes) -> None:
-        """Both have agreed to speak something else, which passes unread."""
         self.relay.not_understood["upgraded"] += 1
         self.is_tunnel = True
         self.downstream.write(head + rest)
@@ -261,19 +268,27 @@ class HttpConnection(RelayedConnection):
         unread.received = b""
         self.idle_since = self.relay.now()
 
-    # -- a response has gone out
+    # -- a response goes out, and has gone out
+
+    def write(self, content: bytes) -> None:
+        self.downstream.write(content)
+
+    def submit(self, call: Call, waiting: VerdictCallback) -> None:
+        self.relay.batcher.submit(call, waiting)
+
+    def limit(self, call: Call, late: Callable[[], None]) -> TimerHandle | None:
+        return None if self.relay.batcher.inline else self.relay.limit(call, late)
+
+    def ask(self, step: Ask, request: HttpCall, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
+        return self._again.ask(step, request, on_answer)
 
     def closes_after(self, *, replaces: bool = False) -> bool:
-        """Whether the connection ends with the response that is under way, whatever that says. `replaces`: it is the
-        relay's own.
-        """
         request = self.request
         if self._draining or request is None or not request.head.keeps_alive or not self.upstream.keeps:
             return True
         return replaces and not (request.is_complete or request.is_short)
 
-    def on_done(self, *, closes: bool) -> None:
-        """The response that was under way has gone out."""
+    def on_response_done(self, *, closes: bool = False) -> None:
         request, upstream = self.request, self.upstream
         self.awaits_response = False
         if not upstream.forget_response():  # it was ended before the upstream had
@@ -288,7 +303,6 @@ class HttpConnection(RelayedConnection):
             request.discard()
 
     def cut(self) -> None:
-        """The response under way cannot be completed."""
         self.upstream.forget_response()
         self.awaits_response = False
         self.close()
@@ -314,13 +328,17 @@ class HttpConnection(RelayedConnection):
 
     # -- pace and limits
 
+    @property
+    def is_paused(self) -> bool:
+        return self.downstream.is_paused
+
     def pace(self) -> None:
-        """Read as fast as the other side takes it."""
         side = self.upstream.side
         if side is not None:
-            side.read(reads=not self.downstream.is_paused)
+            side.read(reads=not (self.downstream.is_paused or self.upstream.is_behind))
         is_full = side is not None and (side.is_paused or side.unsent > MOST_UNREAD)
-        self.downstream.read(reads=self._is_ending or not (is_full or len(self._unread.received) > MOST_UNREAD))
+        waits = is_full or self._is_behind or len(self._unread.received) > MOST_UNREAD
+        self.downstream.read(reads=self._is_ending or not waits)
 
     def _evicted(self) -> None:
         self.relay.limited["memory"] += 1
@@ -355,59 +373,5 @@ class _CallerSocket(SideHost):
 
     def on_paused(self, side: Side, *, is_paused: bool) -> None:
         self._connection.pace()
-
-
-class _Host(UpstreamHost):
-    """A connection, as its upstream and its responses know it."""
-
-    def __init__(self, connection: HttpConnection) -> None:
-        self._connection = connection
-        self.memory = connection.memory
-        self.relay = connection.relay
-        self.port = connection.port
-
-    @property
-    def request(self) -> RelayedRequest | None:
-        return self._connection.request
-
-    @property
-    def awaits_response(self) -> bool:
-        return self._connection.awaits_response
-
-    @property
-    def is_tunnel(self) -> bool:
-        return self._connection.is_tunnel
-
-    def answer(self, reply: Reply) -> None:
-        self._connection.answer(reply)
-
-    def become_tunnel(self, head: bytes, rest: bytes) -> None:
-        self._connection.become_tunnel(head, rest)
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def pace(self) -> None:
-        self._connection.pace()
-
-    def write(self, content: bytes) -> None:
-        self._connection.downstream.write(content)
-
-    def closes_after(self, *, replaces: bool = False) -> bool:
-        return self._connection.closes_after(replaces=replaces)
-
-    def on_response_done(self, *, closes: bool = False) -> None:
-        self._connection.on_done(closes=closes)
-
-    def cut(self) -> None:
-        self._connection.cut()
-
-    def submit(self, call: Call, waiting: VerdictCallback) -> None:
-        self._connection.relay.batcher.submit(call, waiting)
-
-    def limit(self, call: Call, late: Callable[[], None]) -> TimerHandle | None:
-        relay = self._connection.relay
-        return None if relay.batcher.inline else relay.limit(call, late)
-
-    def ask(self, step: Ask, request: HttpCall, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
-        return self._connection.again.ask(step, request, on_answer)
+        if not is_paused:
+            self._connection.upstream.go_on()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from asyncio import TimerHandle
 from collections.abc import Callable
 
-from tocsin.exchange.exchange import Exchange, Exchanges
+from tocsin.exchange.exchange import Exchange
+from tocsin.exchange.opening import Exchanges
+from tocsin.http_relay.fair_share import FairShare
 from tocsin.http_relay.heads import Http1Request
 from tocsin.http_relay.paths import RoutePaths, plain_path
 from tocsin.judgement.batching import VerdictCallback
@@ -13,16 +15,18 @@ from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask
 from tocsin.memory import MemoryAccount
 from tocsin.outbound_http import Answer, HttpCall
-from tocsin.relay.context import RelayContext
+from tocsin.relay.context import RelayContext, RelayedConnection
 
+MOST_AT_ONCE = 1 << 18  # bytes that a socket gives at most
 HEALTH = frozenset({"/health", "/healthz", "/livez", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"})
 
 
 class HttpContext:
-    """The relay's context, and the guarded routes."""
+    """The relay's context, the guarded routes, and what all connections share the time by."""
 
     def __init__(self, relay: RelayContext) -> None:
         self.relay = relay
+        self.share = FairShare()
         self.exchanges = Exchanges(relay.guard)
         self._follow()
 
@@ -63,8 +67,8 @@ class HttpContext:
         return head.path in HEALTH and head.verb in ("GET", "HEAD")
 
 
-class ResponseHost:
-    """Whoever carries a response to its caller."""
+class ResponseHost(RelayedConnection):
+    """A connection, as the responses that go to its caller know it."""
 
     memory: MemoryAccount
 
@@ -98,8 +102,9 @@ class ResponseHost:
 
 
 class RelayedResponse:
-    """A response on its way to the caller."""
+    """A response on its way to the caller. At most `slice_size` bytes of its body are read at once."""
 
+    slice_size = MOST_AT_ONCE
     is_begun = False  # something of it is sent
     is_over = False
 

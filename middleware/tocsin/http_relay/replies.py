@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from http import HTTPStatus
 
-from tocsin.exchange.exchange import BODY_DEPENDENT_FIELDS
 from tocsin.exchange.replies import Reply
+from tocsin.exchange.treatment import BODY_DEPENDENT_FIELDS
 from tocsin.http_relay.heads import Http1Request, lines_of
 from tocsin.outbound_http import CONNECTION_FIELDS
 from tocsin.verdict import METADATA_KEY

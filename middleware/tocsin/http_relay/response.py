@@ -7,24 +7,28 @@ events go on one by one, in chunks of the relay's own. The gate says what may go
 
 from __future__ import annotations
 
+from asyncio import TimerHandle
 from collections.abc import Sequence
 
-from tocsin.exchange.exchange import DOCUMENT, Exchange
+from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.gated import GatedResponse
 from tocsin.exchange.replies import Reply, ending, reply, tells_by_event, verdict_fields
+from tocsin.exchange.sending import go_on
+from tocsin.exchange.treatment import DOCUMENT
 from tocsin.http_relay.bodies import Body, ChunkedBody
 from tocsin.http_relay.context import RelayedResponse, ResponseHost
 from tocsin.http_relay.heads import Http1Request, ResponseHead
 from tocsin.http_relay.replies import refusal, written
 from tocsin.http_relay.writing import ResponseWriter
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, Judge
+from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.policy import Replacement
 from tocsin.outbound_http import Answer, HttpCall
 from tocsin.relay.context import RelayContext
 from tocsin.verdict import METADATA_KEY
 
 PASSING, BUFFERED, STREAMED = 0, 1, 2
+STREAM_SLICE = 1 << 12  # bytes of a stream that are read at once: each of its events costs as much as a document
 LOST = "the upstream closed the connection in the middle of its response"
 
 
@@ -65,6 +69,8 @@ class GuardedResponse(RelayedResponse):
         self._accept()
         if treatment.is_judged:
             is_document = treatment.kind == DOCUMENT
+            if not is_document:
+                self.slice_size = STREAM_SLICE
             if treatment.rewrites or gated.holds or (gated.annotates and is_document):
                 self._way = BUFFERED if is_document else STREAMED
             elif gated.annotates and (tells_by_event(self._exchange) or self._tells_by_trailer):
@@ -105,7 +111,7 @@ class GuardedResponse(RelayedResponse):
             self._gated.charge(len(raw) if content is raw else len(raw) + len(content))
         if content:
             self._gated.take(self._exchange.on_response_chunk(content))
-            self._go_on()
+            go_on(self._gated, self)
 
     def on_end(self) -> None:
         if self.is_over:
@@ -120,14 +126,14 @@ class GuardedResponse(RelayedResponse):
             self._gated.end(self._exchange.on_response_end())
         else:
             self._gated.is_complete = True
-        self._go_on()
+        go_on(self._gated, self)
 
     def on_lost(self) -> None:
         if self.is_over:
             return
         if self._way != BUFFERED and self._gated.treatment.is_judged:
             self._gated.lose()
-            self._go_on()
+            go_on(self._gated, self)
         if self.is_over or self._way == STREAMED:  # a stream ends once what has come of it is judged
             return
         self._lose()
@@ -143,45 +149,34 @@ class GuardedResponse(RelayedResponse):
     def judged(self, call: Call) -> None:
         """A call has its verdict."""
         self._gated.on_verdict(call)
-        self._go_on()
+        go_on(self._gated, self)
 
     def _on_late(self) -> None:
         self._gated.on_deadline()
-        self._go_on()
+        go_on(self._gated, self)
 
     def _on_answer(self, answer: Answer | None) -> None:
         self._gated.on_answer(answer)
-        self._go_on()
+        go_on(self._gated, self)
 
-    def _go_on(self) -> None:
-        """Do what is to be done next, and send what may go on."""
-        gated, host = self._gated, self._host
-        for step in gated.take_steps():
-            if isinstance(step, Judge):
-                host.submit(step.call, self)
-            else:
-                self._ask(step)
-        if self.is_over:
-            return
-        if gated.instead is not None:
-            self._replace(gated.instead)
-            return
-        if gated.is_finished:
-            self._finish()
-            return
-        if gated.needs_deadline:
-            gated.wait_until(host.limit(gated.call, self._on_late))
-        if gated.has_ready:
-            self._flush()
+    def submit(self, call: Call) -> None:
+        """Have a call judged."""
+        self._host.submit(call, self)
 
-    def _ask(self, step: Ask) -> None:
+    def limit(self) -> TimerHandle | None:
+        """Start the scoring budget."""
+        return self._host.limit(self._gated.call, self._on_late)
+
+    def ask(self, step: Ask) -> None:
+        """Send the request once more."""
         assert self._again is not None
         request = self._again._replace(seconds=step.seconds)
         self._gated.wait_for_answer(self._host.ask(step, request, self._on_answer))
 
     # -- what goes out
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what may go on before the end. A document goes on as a whole."""
         gated = self._gated
         if self._way == BUFFERED:
             if not gated.is_complete:
@@ -205,7 +200,7 @@ class GuardedResponse(RelayedResponse):
         gated.free_all()
         if self._way == STREAMED:
             gated.charges = True
-            self._flush()
+            self.flush()
 
     def _send_head(self) -> None:
         self.is_begun = True
@@ -219,7 +214,7 @@ class GuardedResponse(RelayedResponse):
         )
         self._host.write(head)
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Let the body go where it waited whole, and the end."""
         gated = self._gated
         gated.finish()
@@ -229,7 +224,7 @@ class GuardedResponse(RelayedResponse):
             else:
                 self._done()
         elif self._way == STREAMED:
-            self._flush()
+            self.flush()
             if gated.is_lost:
                 self._lose()
                 return
@@ -262,13 +257,13 @@ class GuardedResponse(RelayedResponse):
         self._host.write(written(sent, self._request, closes=self._host.closes_after(replaces=True), more=verdict))
         self._done()
 
-    def _replace(self, instead: Replacement) -> None:
+    def replace(self, instead: Replacement) -> None:
         """Drop what is held, and send this in its place."""
         gated, answer = self._gated, self._gated.answer
         if self._way == BUFFERED:
             gated.drop_ready()
         elif gated.has_ready:
-            self._flush()
+            self.flush()
         if self._head_waits:
             self._send_reply(answer or reply(self._exchange, instead), verdict_fields(gated.call))
         elif self._way == STREAMED:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import socket
 from typing import cast
 
 from tocsin.memory import MemoryAccount
 
 # Bytes of one read behind which others get their turn: an event loop goes on reading one socket for as long as it can.
 LARGE_READ = 1 << 16
+# Bytes that the system takes of what the peer has no room for yet: by default it takes megabytes, all of which would
+# have been read and judged for a peer that may never read them.
+MOST_UNSENT = 1 << 16
 
 
 class SideHost:
@@ -76,21 +79,19 @@ class Side:
         elif not self._is_resting:
             transport.resume_reading()
 
-    def rest(self, go_on: Callable[[], None] | None = None) -> None:
-        """Read no more in this turn of the event loop; in the next, go on with what is to be done first."""
+    def _rest(self) -> None:
+        """Read no more in this turn of the event loop."""
         if self.transport is None or self.transport.is_closing() or self._is_resting:
             return
         self._is_resting = True
         if self._is_reading:
             self.transport.pause_reading()
-        asyncio.get_running_loop().call_soon(self._wake, go_on)
+        asyncio.get_running_loop().call_soon(self._wake)
 
-    def _wake(self, go_on: Callable[[], None] | None) -> None:
+    def _wake(self) -> None:
         self._is_resting = False
-        if go_on is not None:
-            go_on()
         transport = self.transport
-        if self._is_reading and not self._is_resting and transport is not None and not transport.is_closing():
+        if self._is_reading and transport is not None and not transport.is_closing():
             transport.resume_reading()
 
     def end_writing(self) -> None:
@@ -115,6 +116,7 @@ class Side:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """There is a socket."""
         self.transport = cast(asyncio.Transport, transport)
+        _limit_unsent(transport)
         waiting, self._waiting = self._waiting, []
         if waiting:
             self.transport.write(b"".join(waiting))
@@ -126,7 +128,7 @@ class Side:
         """Bytes from the socket."""
         self._host.on_data(self, data)
         if len(data) >= LARGE_READ:
-            self.rest()
+            self._rest()
 
     def eof_received(self) -> bool:
         """The peer writes no more."""
@@ -153,3 +155,10 @@ class Side:
         self._host.memory.release(self._unsent)
         self._unsent = 0
         self._host.on_paused(self, is_paused=False)
+
+
+def _limit_unsent(transport: asyncio.BaseTransport) -> None:
+    """Have the system take no more than `MOST_UNSENT` bytes that it cannot send yet, where it knows such a limit."""
+    peer = transport.get_extra_info("socket")
+    if peer is not None and peer.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT)

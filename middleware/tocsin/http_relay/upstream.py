@@ -10,6 +10,7 @@ import asyncio
 from tocsin.exchange.replies import Reply
 from tocsin.http_relay.bodies import Body, BodyError, OpenBody, body_of
 from tocsin.http_relay.context import RelayedResponse, ResponseHost
+from tocsin.http_relay.fair_share import FairShare, Flow
 from tocsin.http_relay.heads import HEAD_END, HeadError, ResponseHead, read_response
 from tocsin.http_relay.passing import PassedResponse
 from tocsin.http_relay.replies import refusal
@@ -27,21 +28,9 @@ class UpstreamHost(ResponseHost):
 
     relay: RelayContext
     port: Port
-
-    @property
-    def request(self) -> RelayedRequest | None:
-        """The request that is under way."""
-        raise NotImplementedError
-
-    @property
-    def awaits_response(self) -> bool:
-        """Whether its response is not sent yet."""
-        raise NotImplementedError
-
-    @property
-    def is_tunnel(self) -> bool:
-        """Whether the upstream has changed to another protocol, which passes unread."""
-        raise NotImplementedError
+    request: RelayedRequest | None  # that is under way
+    awaits_response: bool  # it is not answered yet
+    is_tunnel: bool  # both sides have changed to another protocol, which passes unread
 
     def answer(self, reply: Reply) -> None:
         """Answer the request that is under way, in place of the upstream."""
@@ -51,27 +40,34 @@ class UpstreamHost(ResponseHost):
         """Both sides have agreed to speak something else, of which `rest` has come already."""
         raise NotImplementedError
 
-    def close(self) -> None:
-        """End the caller's connection."""
-        raise NotImplementedError
-
     def pace(self) -> None:
         """Read as fast as the other side takes it."""
         raise NotImplementedError
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether the caller reads too slowly."""
+        raise NotImplementedError
+
 
 class UpstreamLink:
-    """An upstream connection. `response` is the one that is under way, `keeps` whether another may follow it here."""
+    """An upstream connection. `response` is the one that is under way, `keeps` whether another may follow it here,
+    `is_behind` whether something has come that is not read yet, because others have their turn or the caller is slow.
+    """
 
-    def __init__(self, host: UpstreamHost) -> None:
+    def __init__(self, host: UpstreamHost, share: FairShare) -> None:
         self.side: Side | None = None
         self.response: RelayedResponse | None = None
         self.keeps = True
+        self.is_behind = False
         self._host = host
         self._relay = host.relay
         self._socket = _UpstreamSocket(self, host)
         self._connecting: asyncio.Task[None] | None = None
-        self._unread = b""
+        self._share = share
+        self._flow = Flow(self._read_slice)
+        self._unread = b""  # what has come
+        self._position = 0  # up to which that is read
         self._body: Body | None = None  # the response's
         self._is_reused = False  # it has answered before
         self._interim_count = 0  # of the response that is to come
@@ -88,7 +84,7 @@ class UpstreamLink:
         if self.side is None:
             self._is_reused = False
             self._interim_count = 0
-            self._unread = b""
+            self._forget_unread()
             side = self.side = Side(self._socket)
             self._connecting = asyncio.get_running_loop().create_task(self._connect(side))
 
@@ -129,7 +125,7 @@ class UpstreamLink:
     def drop(self) -> None:
         """End the connection, whatever the upstream still sends."""
         side, self.side = self.side, None
-        self._unread = b""
+        self._forget_unread()
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
@@ -139,6 +135,10 @@ class UpstreamLink:
 
     def on_gone(self, side: Side) -> None:
         """The upstream's socket is gone."""
+        if side is not self.side:
+            return
+        while self.is_behind and self._read_part():
+            pass
         if side is not self.side:
             return
         self.side = None
@@ -173,19 +173,54 @@ class UpstreamLink:
 
     def on_data(self, data: bytes) -> None:
         """Bytes of the upstream."""
-        if self._host.is_tunnel:
-            self._host.write(data)
+        host = self._host
+        if host.is_tunnel:
+            host.write(data)
             return
-        self._unread = self._unread + data if self._unread else data
-        while self._unread and self.side is not None:
-            if not self._host.awaits_response or (self.response is not None and self._body is None):
-                self._on_desynchronised()
-                return
-            if self._body is None:
-                if not self._read_head():
-                    return
-            elif not self._read_body(self._body):
-                return
+        if not self._may_answer:
+            self._on_desynchronised()
+            return
+        self._unread = self._unread[self._position :] + data if self._unread else data
+        self._position = 0
+        self.is_behind = True
+        self._share.wake(self._flow)
+        if self.is_behind:
+            host.pace()
+
+    def go_on(self) -> None:
+        """The caller has caught up."""
+        if self.is_behind:
+            self._share.wake(self._flow)
+
+    @property
+    def _may_answer(self) -> bool:
+        """Whether there is a request whose response may come, or come on."""
+        return self._host.awaits_response and (self.response is None or self._body is not None)
+
+    def _read_slice(self) -> bool:
+        if not self.is_behind or self._host.is_paused:
+            return False
+        self.is_behind = self._read_part()
+        if not self.is_behind:
+            self._host.pace()
+        return self.is_behind
+
+    def _read_part(self) -> bool:
+        """Read a part of what has come; whether there is another."""
+        if not self._unread or self.side is None:
+            return False
+        if not self._may_answer:
+            self._on_desynchronised()
+            return False
+        reads_on = self._read_head() if self._body is None else self._read_body(self._body)
+        if self._position == len(self._unread):
+            self._forget_unread()
+        return reads_on and bool(self._unread)
+
+    def _forget_unread(self) -> None:
+        self._unread = b""
+        self._position = 0
+        self.is_behind = False
 
     def _on_desynchronised(self) -> None:
         """The upstream answers what nobody asked: whose that would be to the next request cannot be known."""
@@ -199,14 +234,14 @@ class UpstreamLink:
         """Read the head of a response, where there is a whole one; whether there was."""
         host, request, unread = self._host, self._host.request, self._unread
         assert request is not None
-        end = unread.find(HEAD_END)
+        end = unread.find(HEAD_END, self._position)
         longest = self._relay.longest_headers
         try:
-            if end < 0 and len(unread) <= longest:
+            if end < 0 and len(unread) - self._position <= longest:
                 return False
             if end < 0:
                 raise HeadError(502, f"the head of the upstream's response has more than {longest:,} bytes")
-            head = read_response(unread[: end + 4], request.head.verb)
+            head = read_response(unread[self._position : end + 4], request.head.verb)
             if head.status == 101 and not request.upgrades:
                 raise HeadError(502, "the upstream changes to another protocol unasked")
             self._interim_count = self._interim_count + 1 if head.is_interim else 0
@@ -217,10 +252,10 @@ class UpstreamLink:
             self._give_up_call(request)
             host.answer(refusal(502, "UPSTREAM", str(error)))
             return False
-        self._unread = unread[end + 4 :]
+        self._position = end + 4
         if head.status == 101:
-            rest, self._unread = self._unread, b""
-            host.become_tunnel(head.raw, rest)
+            self._forget_unread()
+            host.become_tunnel(head.raw, unread[end + 4 :])
             return False
         if head.is_interim:
             if request.head.minor == 1:
@@ -246,37 +281,30 @@ class UpstreamLink:
             self._on_complete()
 
     def _read_body(self, body: Body) -> bool:
-        """Read on in the body of a response; whether it has ended."""
+        """Read on in the body of a response; whether there may be more to read."""
         response = self.response
         assert response is not None
+        part = self._unread[self._position : self._position + response.slice_size]
         try:
-            raw, content, self._unread = body.feed(self._unread)
+            raw, content, rest = body.feed(part)
         except BodyError:
             self._relay.not_understood["malformed"] += 1
             self._lose_response()
             return False
+        self._position += len(part) - len(rest)
         response.on_body(raw, content)
-        if not body.is_done:
-            if self._unread and self.side is not None:
-                self.side.rest(self._go_on)
-            return False
-        if self._body is body:
+        if body.is_done and self._body is body:
             self._on_complete()
         return True
-
-    def _go_on(self) -> None:
-        """Read on in a body of more chunks than are read at once."""
-        if self._unread:
-            self.on_data(b"")
 
     def _on_complete(self) -> None:
         """All of the response has come."""
         response, self._body = self.response, None
         assert response is not None
-        if self._unread:  # it would be taken for the answer to the next request
+        if self._position < len(self._unread):  # it would be taken for the answer to the next request
             self._relay.not_understood["malformed"] += 1
-            self._unread = b""
             self.keeps = False
+        self._forget_unread()
         response.on_end()
         if not self.keeps:
             self.drop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tocsin.exchange.exchange import BODY_DEPENDENT_FIELDS
+from tocsin.exchange.treatment import BODY_DEPENDENT_FIELDS
 from tocsin.http_relay.bodies import LAST_CHUNK, chunk
 from tocsin.http_relay.heads import CHUNKED, Fields, Http1Request, ResponseHead, lines_of
 from tocsin.http_relay.passing import CLOSE, HOP

@@ -9,17 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tocsin.errors import ConfigError
-from tocsin.exchange.exchange import (
-    BODY_DEPENDENT_FIELDS,
-    DOCUMENT,
-    Exchange,
-    Exchanges,
-    ResponseTreatment,
-    until_done,
-    without_verdict,
-)
+from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.gated import Answer
+from tocsin.exchange.opening import Exchanges
 from tocsin.exchange.replies import ending, reply, verdict_fields
+from tocsin.exchange.treatment import BODY_DEPENDENT_FIELDS, DOCUMENT, ResponseTreatment, until_done, without_verdict
 from tocsin.inprocess.http_gate import HttpGate
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.enforcement import Ask

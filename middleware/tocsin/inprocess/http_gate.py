@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from tocsin.exchange.exchange import Exchange, Segment
+from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.gated import Answer
 from tocsin.exchange.replies import Reply
 from tocsin.exchange.segments import HeldSegments
+from tocsin.exchange.treatment import Segment
 from tocsin.inprocess.holding import Holding, Settled
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.enforcement import Ask, Outcome

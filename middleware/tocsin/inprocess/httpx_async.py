@@ -7,8 +7,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tocsin.exchange.exchange import Exchanges
 from tocsin.exchange.gated import Answer
+from tocsin.exchange.opening import Exchanges
 from tocsin.inprocess.httpx_exchange import BodyParts, HttpxExchange, header_fields, opened
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.enforcement import Ask

@@ -6,17 +6,17 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from tocsin.exchange.exchange import (
+from tocsin.exchange.exchange import Exchange
+from tocsin.exchange.opening import Exchanges
+from tocsin.exchange.replies import ending, reply, verdict_fields
+from tocsin.exchange.treatment import (
     BODY_DEPENDENT_FIELDS,
     DOCUMENT,
-    Exchange,
-    Exchanges,
     ResponseTreatment,
     Segment,
     until_done,
     without_verdict,
 )
-from tocsin.exchange.replies import ending, reply, verdict_fields
 from tocsin.inprocess.http_gate import HttpGate
 from tocsin.inprocess.reading import EXTENSION
 from tocsin.judgement.enforcement import Ask

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from tocsin.exchange.exchange import Exchanges
+from tocsin.exchange.opening import Exchanges
 from tocsin.inprocess.httpx_async import AsyncHttpxBody, GuardedAsyncTransport
 from tocsin.inprocess.httpx_sync import GuardedTransport, HttpxBody
 from tocsin.judgement.guard import Guard

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tocsin.judgement.call import Call
 from tocsin.judgement.call_reader import Read
 from tocsin.judgement.judge import Judgement
+from tocsin.judgement.message_run import MessageRun
 from tocsin.judgement.policy import Policy
 from tocsin.judgement.scoring import Scoring
 from tocsin.protocols.rows import Rows
@@ -56,6 +57,10 @@ def give_verdicts(
         identifier = next(names) if identifiers else ""
         if call.late or (call.parent is not None and call.parent.late):
             late.append((call, range(first, at)))
+            continue
+        if isinstance(call, MessageRun):
+            of_run = pvalues[first:at], severities[first:at], by_detector[first:at]
+            calls += call.conclude_rows(*of_run, detectors, digest)
             continue
         severity, worst = severities[first], first
         if rows == 1:

@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol
 
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
+from tocsin.judgement.message_run import MessageRun
 
 MOST_WAITING = 10_000  # calls that may wait for a batch in flight
 MAX_COALESCED_TICKS = 4  # of the loop that may share a batch
@@ -112,6 +113,8 @@ class Batcher:
         self._calls, self._waiting = [], []
         if not calls:
             return
+        if any(isinstance(call, MessageRun) for call in calls):
+            calls, waiting = self._runs_read(calls, waiting)
         if not self._guard.is_blocking:
             self._judge_inline(calls, waiting)
         else:
@@ -120,6 +123,18 @@ class Batcher:
             self._in_flight = True
             done = self._loop.run_in_executor(self._pool, self._guard.judge, calls)
             done.add_done_callback(lambda _: self._landed(calls, waiting))
+
+    def _runs_read(self, calls: list[Call], waiting: list[VerdictCallback]) -> tuple[list[Call], list[VerdictCallback]]:
+        """The calls with their runs of messages read; what of a run has to be judged by itself follows in its place."""
+        read: list[Call] = []
+        callbacks: list[VerdictCallback] = []
+        for call, callback in zip(calls, waiting, strict=True):
+            parts: list[Call] = [call]
+            if isinstance(call, MessageRun) and call.reading is None:
+                parts = self._guard.read_run(call)
+            read += parts
+            callbacks += [callback if len(parts) == 1 else _OfRun(call, callback, len(parts))] * len(parts)
+        return read, callbacks
 
     def _judge_inline(self, calls: list[Call], waiting: list[VerdictCallback]) -> None:
         """Judge as many of these calls as fit into one turn of the loop. Large ones go to their thread, the rest to the
@@ -206,6 +221,22 @@ class Batcher:
         self._guard.shadow(calls)
         for call in calls:
             call.forget()
+
+
+class _OfRun:
+    """Waits for all verdicts of what was one run, on behalf of whoever waits for that."""
+
+    __slots__ = ("_missing", "_run", "_waiting")
+
+    def __init__(self, run: Call, waiting: VerdictCallback, parts: int) -> None:
+        self._run, self._waiting, self._missing = run, waiting, parts
+
+    def judged(self, call: Call) -> None:
+        """One of its parts has its verdict."""
+        del call
+        self._missing -= 1
+        if not self._missing:
+            self._waiting.judged(self._run)
 
 
 def _size(call: Call) -> int:

@@ -46,6 +46,7 @@ class Call:
     message_indices: Sequence[int] = (0,)  # of the messages that this judges, among all of the response
     is_summary = False  # what was judged before: it has no verdict of its own
     sequence = 0  # which of several parallel answers it belongs to; known once it is read
+    responses = 1  # judgements that it stands for: messages of a stream that are judged, or pass, as one
     is_unmatched = False  # of several requests, it is not known which one it answers
     kept_requests = 0  # bytes of requests that wait for their responses
     ends_by_ending = False  # a single response would be no end of it: a stream of HTTP's, whose messages are parts
@@ -63,6 +64,7 @@ class Call:
 
     _has_request = False
     streams = False  # whether more than one message may be judged
+    takes_runs = False  # whether messages that come together may be judged together, as `message_run.MessageRun`
     kept_bytes = 0  # bytes of messages that wait to be judged with others
 
     def on_request_message(self, content: bytes | None, fault: Fault | None = None) -> None:
@@ -176,6 +178,7 @@ class StreamedCall(Call):
         self.complete: set[int] = set()
         self.is_closed = False
         self.pending = 0
+        self.strange = 0  # messages that could not be judged as part of a run
         self._every = every
         self._apart = reads.parallel and every != 1 and not together
         self._collected: dict[tuple[int, int], _Together] = {}  # by sequence and request
@@ -232,6 +235,25 @@ class StreamedCall(Call):
             self.kept_bytes -= len(request)
         del self._collected[key]
         return piece
+
+    def next_places(self, messages: int) -> int:
+        """So many messages of the response have come that are not reported one by one; the place of the first."""
+        first, self._message_count = self._message_count, self._message_count + messages
+        return first
+
+    def unread_piece(self, messages: int) -> Call:
+        """So many messages that came together and pass unread."""
+        place = self.next_places(messages)
+        piece = self._piece(range(place, place + messages), None, (), None, self.request, False)
+        piece.responses = messages
+        return piece
+
+    def describe_piece(self, piece: Call) -> None:
+        """Copy to a piece what it shares with the stream: it is judged from here on."""
+        piece.hint, piece.origin, piece.parent = self.hint, self.origin, self
+        if self.began:
+            piece.traceparent, piece.began = self.traceparent, self.began
+        self.pending += 1
 
     def ended(self) -> list[Call]:
         """The stream is complete; returns what was not judged yet, of each sequence."""
@@ -302,8 +324,5 @@ class StreamedCall(Call):
             piece.earlier = earlier
         if fault or self.fault:
             piece.fault = fault or self.fault
-        piece.hint, piece.origin, piece.parent = self.hint, self.origin, self
-        if self.began:
-            piece.traceparent, piece.began = self.traceparent, self.began
-        self.pending += 1
+        self.describe_piece(piece)
         return piece

@@ -41,13 +41,17 @@ class CallPlan:
         self.streams = of_method.reads.streams
         self.wants_metadata = bool(of_method.initial or of_method.trailing)
 
-    def new_call(self, hint: str, origin: str) -> Call:
-        """The call of one RPC. `hint` names the model where the metadata do not, `origin` the connection."""
+    def new_call(self, hint: str, origin: str, *, takes_runs: bool) -> Call:
+        """The call of one RPC. `hint` names the model where the metadata do not, `origin` the connection. With
+        `takes_runs`, messages of a stream that come together may be judged together, where each is judged by itself.
+        """
         reads, wants_request, every, together, in_turn, initial, trailing = self.of_method
         if self.streams:
             call: Call = StreamedCall(
                 reads, self.keys, self.trace, wants_request, every, together=together, in_turn=in_turn
             )
+            matches_requests = wants_request and reads.requests_stream
+            call.takes_runs = takes_runs and every == 1 and not matches_requests
         else:
             call = Call(reads, self.keys, self.trace, wants_request)
         call.hint = hint if self.hint is None else self.hint

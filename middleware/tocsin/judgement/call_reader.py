@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from tocsin.judgement.call import Call
+from tocsin.judgement.message_run import MessageRun
 from tocsin.judgement.model import GuardedModel
 from tocsin.protocols.method import Opened
 from tocsin.protocols.rows import Family
@@ -45,6 +46,9 @@ class CallReader:
         Returns None for a piece of a stream that carries nothing to judge: it summarises what was judged before, or has
         neither content nor signals.
         """
+        if isinstance(call, MessageRun) and call.reading is not None:
+            family, raws = call.reading
+            return family, (call, call.responses, raws)
         call.model = self.default_model
         response = call.response
         if call.fault is not None:

@@ -14,8 +14,10 @@ from tocsin.judgement.batch_verdicts import finite_scores, give_verdicts
 from tocsin.judgement.call import Call, Fault, StreamedCall
 from tocsin.judgement.call_plan import CallPlan
 from tocsin.judgement.call_reader import OTHER, CallReader, Read
+from tocsin.judgement.message_run import MessageRun
 from tocsin.judgement.method_plans import guarded_methods, method_plans, sends_payloads
 from tocsin.judgement.model import GuardedModel, guarded_models
+from tocsin.judgement.run_reading import RunReader
 from tocsin.judgement.scoring import Scoring
 from tocsin.judgement.shadow import by_candidates
 from tocsin.judgement.sink import Scored, Sink, Sinks
@@ -76,6 +78,8 @@ class Guard:
         self.shadows = any(model.shadow is not None for model in self.models.values())
         self._reader = CallReader(self.models, self._of_method, needs_bundle=self._keep is None)
         self.reads_responses = sends_payloads(config) or not self._reader.has_no_bundle  # whether anybody does
+        self._runs = RunReader(self.models, self._of_method)
+        self._takes_runs = not (self.shadows or sends_payloads(config)) and self._keep is None
 
     @classmethod
     def open(cls, config: Config | Path | str, sinks: Iterable[Sink] = ()) -> Self:
@@ -98,6 +102,11 @@ class Guard:
         """The response metadata that some call reads."""
         return sorted({key for plan in self._method_plans.values() for key in (*plan.initial, *plan.trailing)})
 
+    @property
+    def reads_requests(self) -> bool:
+        """Whether somebody reads the request of some method: a model's signals, receivers of events, or a judge."""
+        return any(plan.wants_request for plan in self._method_plans.values())
+
     def call(self, method: str, metadata: Mapping[str, str], hint: str = "", origin: str = "") -> Call | None:
         """A call to judge, or None when no model guards the method. `hint`: the model's name, where calls do not give
         it.
@@ -119,7 +128,7 @@ class Guard:
         """Make the call object of one RPC by its plan. `hint` names the model where the call does not, `origin` the
         connection. Nothing is judged yet.
         """
-        call = plan.new_call(hint, origin)
+        call = plan.new_call(hint, origin, takes_runs=self._takes_runs and self.sinks.take_runs)
         if self.timed:
             call.began, call.traceparent = time.time_ns(), plan.traceparent
         return call
@@ -135,11 +144,12 @@ class Guard:
         room = most_rows or ALL_ROWS
         postponed: list[tuple[Call, int]] = []
         in_pieces = False  # whether there are pieces of streams among the calls
+        behind: set[StreamedCall] = set()  # streams of which a piece was postponed, so that others come after it
         reader = self._reader
         for call in calls:
             if call.parent is not None:
                 in_pieces = True
-            if room <= 0:
+            if room <= 0 or (behind and call.parent in behind):
                 postponed.append((call, 0))
                 continue
             try:
@@ -156,6 +166,8 @@ class Guard:
             rows = read[1]
             if rows > room:
                 postponed.append((call, rows))
+                if call.parent is not None:
+                    behind.add(call.parent)
                 continue
             room -= rows
             batch = batches.get(family)
@@ -168,6 +180,10 @@ class Guard:
         if in_pieces:
             self._report_pieces(calls, postponed)
         return postponed
+
+    def read_run(self, run: MessageRun) -> list[Call]:
+        """What to judge in the place of messages that came together: what of them was read together, and the others."""
+        return self._runs.read(run)
 
     def shadow(self, calls: Sequence[Call]) -> None:
         """Score judged calls by the candidate bundles. Their verdicts have no effect on responses."""
@@ -249,8 +265,11 @@ class Guard:
         try:
             scores = finite_scores(scoring, signals)
         except Exception as error:
-            if len(batch) > 1:  # find the broken one, such as one token id beyond a table, and score the others
-                for read in batch:
+            run = batch[0][0] if len(batch) == 1 else None
+            if isinstance(run, MessageRun):
+                batch = run.rows_apart()
+            if run is None or isinstance(run, MessageRun):
+                for read in batch:  # find the broken one, such as one token id beyond a table, and score the others
                     self._score_safely(model, family, [read], started)
                 return
             if not isinstance(error, Unscored):
@@ -301,7 +320,10 @@ class Guard:
         """Where a call is a piece of a stream, the stream learns its verdict, and may be complete with it."""
         parent = call.parent
         if parent is not None:
-            parent.on_piece_judged(call)
+            if isinstance(call, MessageRun):
+                call.tell_stream()
+            else:
+                parent.on_piece_judged(call)
             if parent.is_closed and not parent.pending:
                 self._end_sessions(parent)
 

@@ -88,6 +88,7 @@ class Judge:
         if config.smoothed and self.promise.limits.weighted is not None:
             raise ConfigError(f"{where}.smoothed: the bundle's promise is weighted, whose p-values are not smoothed")
         self.plain = not (grouped or self._risk or self.levels or self.promise.sessions or self._smoothed)
+        self.tells_apart = bool(self._risk or self.levels or self._smoothed)  # responses, by name or by worth
         self.identifiers = Identifiers()
         self.sessions: SessionStore | None = None
         if self.promise.sessions is not None:

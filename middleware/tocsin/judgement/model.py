@@ -19,8 +19,9 @@ from tocsin.judgement.policy import Policy
 from tocsin.judgement.scoring import Scoring
 from tocsin.judgement.signal_readers import SignalReaders
 from tocsin.judgement.signal_shapes import SignalShapes
+from tocsin.protocols.alike import Template
 from tocsin.protocols.loading import methods_of
-from tocsin.protocols.method import Edit, Method
+from tocsin.protocols.method import Edit, Method, Opened
 from tocsin.state.opening import State
 from tocsin.state.store import SessionStore
 
@@ -68,6 +69,14 @@ class GuardedModel:
             self.shadow = GuardedModel(
                 name, candidate, methods, state, threads=threads, session_namespace=f"{name}:shadow"
             )
+
+    def template(self, call: Call, opened: Opened, message: bytes) -> Template | None:
+        """How to read messages like this one, which has a prefix, together with others; None where each must be read,
+        or judged, by itself. Raises Unscored.
+        """
+        if self.scoring is None or self.scoring.judge.tells_apart or self.orders is not None or not self.policy.plain:
+            return None
+        return self.readers.template(call, opened, message)
 
     @property
     def digests(self) -> tuple[str, str]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from tocsin.configuration.model import ModelConfig
 from tocsin.errors import ConfigError
+from tocsin.grpc_wire.deframer import PREFIX_SIZE
 from tocsin.judgement.call import Call
 from tocsin.judgement.signal_shapes import SignalShapes
+from tocsin.protocols.alike import PlaceReader, Template, template
 from tocsin.protocols.metadata import MetadataSignals, NoMessageSignals
 from tocsin.protocols.method import AT_END, Edit, Method, Opened, Reader
 from tocsin.protocols.paths import INITIAL, METADATA, TRAILING, SignalPath
@@ -61,6 +63,19 @@ class SignalReaders:
         of_call = call.parent or call
         by_side = {METADATA: call.keys, INITIAL: of_call.initial_metadata, TRAILING: of_call.trailing_metadata}
         return signals.add_to(reading, signals.read(by_side), self._shapes)
+
+    def template(self, call: Call, opened: Opened, message: bytes) -> Template | None:
+        """How to read messages like this one, which has a prefix, together with others; None where each must be read by
+        itself. Raises Unscored.
+        """
+        reader = self.by_method.get(call.method)
+        if not isinstance(reader, PlaceReader) or self._metadata or opened.empty or opened.is_summary:
+            return None
+        rows, family, _ = reader.read([opened], call.request)
+        places = reader.places(opened, message[PREFIX_SIZE:])
+        if rows != 1 or places is None:
+            return None
+        return template(message, places, family, opened.version, opened.sequence)
 
     @property
     def score_keys(self) -> list[str]:

@@ -45,8 +45,12 @@ class Sink:
     """A consumer of verdicts. Its methods run on the serving path, in any thread: they must be quick and must not
     raise.
 
-    A sink inherits from this class and overrides the methods that it needs.
+    A sink inherits from this class and overrides the methods that it needs. `takes_runs`: it also takes calls that
+    stand for several messages of a stream (`Call.responses`), one p-value each, whose messages it does not see. Without
+    such a sink, every message is a call of its own.
     """
+
+    takes_runs = False
 
     def scored(self, batch: Scored) -> None:
         """A batch of one model was judged."""
@@ -67,6 +71,11 @@ class Sinks(list[Sink]):
     def __init__(self, sinks: Iterable[Sink] = ()) -> None:
         super().__init__(sinks)
         self._throttle = LogThrottle()
+
+    @property
+    def take_runs(self) -> bool:
+        """Whether all of them take calls that stand for several messages."""
+        return all(getattr(sink, "takes_runs", False) for sink in self)
 
     def scored(self, batch: Scored) -> None:
         """See Sink."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tocsin.configuration.second_opinion import SecondOpinionConfig
 from tocsin.events.json_lines import JsonLines
@@ -17,7 +22,8 @@ from tocsin.log_throttle import LogThrottle, and_more
 from tocsin.opinions.health import CALLS, LOST, MICROSECONDS, OpinionCounts
 from tocsin.opinions.judge_model import JudgeModel, PacedJudge
 from tocsin.opinions.lost import Lost
-from tocsin.opinions.opinion import Opinion
+from tocsin.opinions.next_turn import AnswerLabels
+from tocsin.opinions.opinion import ChatModel, Opinion
 from tocsin.opinions.pace import Pace
 from tocsin.protocols.texts import Conversation, Texts
 from tocsin.unscored import Unscored
@@ -42,24 +48,44 @@ class DrawnCall(NamedTuple):
 
 
 class Questions(NamedTuple):
-    """What is asked about the calls of one model, and of whom; the key that draws them, None for the process's own, and
-    the file that gets scores.
+    """What is asked about the calls of one model, and of whom; the further judges of `agreement` and the embedder of
+    `diversity`; the key that draws
+    calls, None for the process's own, and the file that gets scores.
     """
 
     config: SecondOpinionConfig
     opinions: Mapping[str, Opinion]
     texts: Mapping[str, Texts]  # by method
     judge: JudgeModel
+    other_judges: Sequence[JudgeModel] = ()
+    embedder: JudgeModel | None = None
+    labels: Mapping[str, AnswerLabels] = MappingProxyType({})  # of answers before the call's own, by opinion
     key: bytes | None = None
     scores: JsonLines | None = None
 
 
-class AskingQueue:
-    """The calls of one model that wait to be asked about.
+class OpinionConsumer(Protocol):
+    """Takes what becomes known of drawn calls. Called by the queue's threads."""
 
-    `on_scores` gets each call with the scores of its opinions, those that were given, and when asking began, in
-    nanoseconds of Unix time. `pace` is the budget of calls.
-    """
+    def on_texts(self, call: DrawnCall, conversation: Conversation) -> None:
+        """The texts of a call were read."""
+        ...
+
+    def on_scores(self, call: DrawnCall, conversation: Conversation, scores: dict[str, float], began: int) -> None:
+        """The scores of a call's opinions, those that were given; asking began at `began`, nanoseconds of Unix time."""
+        ...
+
+    def on_agreement(self, scores_by_judge: Sequence[Mapping[str, float]]) -> None:
+        """The scores of a call that several judges were asked about, judge by judge."""
+        ...
+
+    def on_embedding(self, embedding: NDArray[np.float32]) -> None:
+        """The embedding of a drawn answer."""
+        ...
+
+
+class AskingQueue:
+    """The calls of one model that wait to be asked about. `pace` is the budget of calls."""
 
     def __init__(
         self,
@@ -67,10 +93,10 @@ class AskingQueue:
         questions: Questions,
         pace: Pace,
         counts: OpinionCounts,
-        on_scores: Callable[[DrawnCall, dict[str, float], int], None],
+        consumer: OpinionConsumer,
     ) -> None:
         self.model, self.questions, self.pace = model, questions, pace
-        self._counts, self._on_scores = counts, on_scores
+        self._counts, self._consumer = counts, consumer
         self._waiting: deque[DrawnCall] = deque()
         self._changed = threading.Condition()
         self._retired = False  # no more calls are taken from here
@@ -155,16 +181,33 @@ class AskingQueue:
             self.lose(why.reason)
             self._log(why.reason, str(why))
             return
-        judge = PacedJudge(questions.judge, self.pace, deadline, self._ending, self._count_call)
-        scores: dict[str, float] = {}
-        for name, opinion in questions.opinions.items():
-            try:
-                scores[name] = opinion.ask(judge, conversation)
-            except Lost as why:
-                self._counts.add(LOST, self.model, name, why.reason)
-                self._log(why.reason, f"opinion {name}: {why}")
+        self._consumer.on_texts(call, conversation)
+
+        def paced(model: JudgeModel) -> PacedJudge:
+            return PacedJudge(model, self.pace, deadline, self._ending, self._count_call)
+
+        def scores_of(judge: JudgeModel, lose: Callable[[str, Lost], None]) -> dict[str, float]:
+            return _ask_all(questions.opinions, paced(judge), conversation, lose)
+
+        scores = scores_of(questions.judge, self._lose_opinion)
         if scores and not self._is_closed:  # or nobody takes scores any more
-            self._on_scores(call, scores, began)
+            self._consumer.on_scores(call, conversation, scores, began)
+        agreement = questions.config.agreement
+        if agreement is not None and call.drawn == "share" and random.random() < agreement.share:
+            others = [scores_of(judge, self._log_opinion) for judge in questions.other_judges]
+            self._consumer.on_agreement([scores, *others])
+        if questions.embedder is not None and call.drawn == "share":
+            try:
+                self._consumer.on_embedding(paced(questions.embedder).embedding(conversation.answer))
+            except Lost as why:
+                self._log(why.reason, f"diversity: {why}")
+
+    def _lose_opinion(self, name: str, why: Lost) -> None:
+        self._counts.add(LOST, self.model, name, why.reason)
+        self._log_opinion(name, why)
+
+    def _log_opinion(self, name: str, why: Lost) -> None:
+        self._log(why.reason, f"opinion {name}: {why}")
 
     def _count_call(self, seconds: float) -> None:
         self._counts.add(CALLS, self.model)
@@ -173,6 +216,19 @@ class AskingQueue:
     def _log(self, reason: str, what: str) -> None:
         if reason != "draining" and (suppressed := self._throttle.admit(reason)) is not None:
             log.warning("model %s: no second opinion (%s): %s%s", self.model, reason, what, and_more(suppressed))
+
+
+def _ask_all(
+    opinions: Mapping[str, Opinion], judge: ChatModel, conversation: Conversation, lose: Callable[[str, Lost], None]
+) -> dict[str, float]:
+    """The scores of the opinions that a judge gives. `lose` gets the others, with the reason."""
+    scores: dict[str, float] = {}
+    for name, opinion in opinions.items():
+        try:
+            scores[name] = opinion.ask(judge, conversation)
+        except Lost as why:
+            lose(name, why)
+    return scores
 
 
 def _texts_of(call: DrawnCall, texts: Mapping[str, Texts]) -> Conversation:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
+from math import isnan
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from tocsin.opinions.diversity import Diversity
 from tocsin.opinions.lost import REASONS
+from tocsin_calibration.evaluation.agreement import RatingSums
 
 Facts = dict[str, dict[str, int]]  # metric -> label values, joined -> number
 
@@ -17,6 +20,9 @@ SEPARATOR = "\x1f"  # between label values
 GIVEN, LOST, CALLS = "opinions_given", "opinions_lost", "judge_calls"
 MICROSECONDS = "judge_microseconds"
 WAITING = "opinions_waiting"
+AGREEMENT = "judge_agreement"  # the sums that alpha is made of: those of several workers add up
+DIVERSITY = "answer_diversity"
+MILLION = 1_000_000
 LASTING = (GIVEN, LOST, CALLS, MICROSECONDS)
 
 
@@ -70,6 +76,64 @@ def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
             value = number / 1e6 if metric == MICROSECONDS else number
             family.add_metric(label.split(SEPARATOR), value)
         yield family
+    yield from _agreement(of.get(AGREEMENT, {}))
+    yield from _diversity(of.get(DIVERSITY, {}))
+
+
+def agreement_facts(model: str, sums: Mapping[str, RatingSums]) -> dict[str, int]:
+    """The sums of each opinion as facts: whole numbers, in millionths."""
+    return {
+        SEPARATOR.join((model, opinion, name)): round(value * MILLION)
+        for opinion, of_opinion in sums.items()
+        for name, value in of_opinion._asdict().items()
+    }
+
+
+def diversity_facts(model: str, diversity: Diversity) -> dict[str, int]:
+    """The diversity of a model's answers as facts, in millionths."""
+    return {SEPARATOR.join((model, name)): round(value * MILLION) for name, value in diversity._asdict().items()}
+
+
+def _diversity(facts: Mapping[str, int]) -> Iterable[Metric]:
+    score = GaugeMetricFamily(
+        "tocsin_answer_diversity",
+        "The Vendi score of the latest drawn answers: how many different ones they amount to; the mean of all workers.",
+        labels=["model"],
+    )
+    answers = GaugeMetricFamily(
+        "tocsin_answer_diversity_answers", "Answers that tocsin_answer_diversity compares.", labels=["model"]
+    )
+    by_model: dict[str, dict[str, int]] = {}
+    for label, number in facts.items():
+        model, name = label.split(SEPARATOR)
+        by_model.setdefault(model, {})[name] = number
+    for model, sums in by_model.items():
+        score.add_metric([model], sums["score"] / sums["windows"])
+        answers.add_metric([model], sums["answers"] / sums["windows"])
+    yield from (score, answers)
+
+
+def _agreement(facts: Mapping[str, int]) -> Iterable[Metric]:
+    agreement = GaugeMetricFamily(
+        "tocsin_judge_agreement",
+        "Krippendorff's alpha (interval) of the scores of the latest calls that several judges were asked about.",
+        labels=["model", "opinion"],
+    )
+    calls = GaugeMetricFamily(
+        "tocsin_judge_agreement_calls",
+        "Calls that tocsin_judge_agreement is reckoned from.",
+        labels=["model", "opinion"],
+    )
+    by_opinion: dict[tuple[str, str], dict[str, float]] = {}
+    for label, number in facts.items():
+        model, opinion, name = label.split(SEPARATOR)
+        by_opinion.setdefault((model, opinion), {})[name] = number / MILLION
+    for labels, values in by_opinion.items():
+        sums = RatingSums(**values)  # type: ignore[arg-type]
+        calls.add_metric(labels, sums.items)
+        if not isnan(sums.alpha):
+            agreement.add_metric(labels, sums.alpha)
+    yield from (agreement, calls)
 
 
 def lasting_facts(of: Mapping[str, Mapping[str, int]]) -> Facts:

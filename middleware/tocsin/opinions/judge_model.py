@@ -9,11 +9,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from tocsin.checks.chat import first_token_request, likeliest_tokens
+import numpy as np
+from numpy.typing import NDArray
+
+from tocsin.checks.chat import first_token_request
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
 from tocsin.configuration.second_opinion import JudgeModelConfig
 from tocsin.errors import ConfigError
+from tocsin.opinions import replies
 from tocsin.opinions.lost import Lost
 from tocsin.opinions.pace import Pace
 from tocsin.outbound_http import HttpCall, HttpTarget, fetch
@@ -34,7 +38,9 @@ class JudgeModel:
         tls = UpstreamTls(ca=config.ca) if url.scheme == "https" else None
         self._target = HttpTarget(Address(url.host or "", url.port or 80), tls)
         query = f"?{url.query}" if url.query else ""
-        self._path = f"{(url.path or '').rstrip('/')}/chat/completions{query}"
+        base = (url.path or "").rstrip("/")
+        self._chat, self._completions = f"{base}/chat/completions{query}", f"{base}/completions{query}"
+        self._embeddings = f"{base}/embeddings{query}"
         self._headers = [("Content-Type", "application/json"), ("User-Agent", "tocsin")]
         if config.key_env is not None:
             self._headers.append(("Authorization", f"Bearer {_key(config.key_env, environment)}"))
@@ -42,26 +48,28 @@ class JudgeModel:
 
     def first_token(self, prompt: str) -> Mapping[str, float]:
         """Likely first tokens of its answer and their log-probabilities, nats. Raises Lost."""
-        reply = self._complete(first_token_request(self._model, prompt))
-        try:
-            return likeliest_tokens(reply)
-        except (KeyError, IndexError, TypeError, ValueError):
-            raise Lost("unreadable", "the judge's answer has no choices[0].logprobs.content[0].top_logprobs") from None
+        return replies.first_tokens(self._post(self._chat, first_token_request(self._model, prompt)))
 
     def text(self, prompt: str, tokens: int) -> str:
         """Its answer of at most so many tokens. Raises Lost."""
         messages = [{"role": "user", "content": prompt}]
-        reply = self._complete({"model": self._model, "messages": messages, "max_tokens": tokens, "temperature": 0})
-        try:
-            content = reply["choices"][0]["message"]["content"]
-        except (KeyError, IndexError, TypeError):
-            content = None
-        if not isinstance(content, str):
-            raise Lost("unreadable", "the judge's answer has no text at choices[0].message.content")
-        return content
+        body = {"model": self._model, "messages": messages, "max_tokens": tokens, "temperature": 0}
+        return replies.message_text(self._post(self._chat, body))
 
-    def _complete(self, body: Mapping[str, Any]) -> Any:
-        call = HttpCall("POST", self._path, self._headers, json.dumps(body).encode(), self._seconds, MAX_ANSWER)
+    def continuation(self, before: str, text: str) -> float:
+        """The log-probability, nats, that it gives to `text` behind `before`, summed over the tokens that begin in
+        `text`. The server must echo prompts with their log-probabilities, as vLLM and SGLang do. Raises Lost.
+        """
+        body = {"model": self._model, "prompt": before + text, "max_tokens": 1, "temperature": 0}
+        reply = self._post(self._completions, {**body, "echo": True, "logprobs": 1})
+        return replies.echoed_logprob(reply, len(before), len(before) + len(text))
+
+    def embedding(self, text: str) -> NDArray[np.float32]:
+        """The embedding (D,) of a text, finite and not zero. Raises Lost."""
+        return replies.embedding(self._post(self._embeddings, {"model": self._model, "input": text}))
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> Any:
+        call = HttpCall("POST", path, self._headers, json.dumps(body).encode(), self._seconds, MAX_ANSWER)
         try:
             status, _, content = fetch(self._target, call)
         except TimeoutError:
@@ -83,9 +91,9 @@ def _key(name: str, environment: Mapping[str, str]) -> str:
     """The API key that a variable holds. Raises ConfigError where it holds none."""
     key = environment.get(name, "").strip()
     if not key:
-        raise ConfigError(f"second_opinion.judge.key_env: the environment has no {name}")
+        raise ConfigError(f"second_opinion: the environment has no {name}, which a key_env names")
     if not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"second_opinion.judge.key_env: {name} holds characters that no key can have")
+        raise ConfigError(f"second_opinion: {name}, which a key_env names, holds characters that no key can have")
     return key
 
 
@@ -108,6 +116,16 @@ class PacedJudge:
         """As a judge does. Raises Lost."""
         self._wait()
         return self._counted(lambda: self._judge.text(prompt, tokens))
+
+    def continuation(self, before: str, text: str) -> float:
+        """As a judge does. Raises Lost."""
+        self._wait()
+        return self._counted(lambda: self._judge.continuation(before, text))
+
+    def embedding(self, text: str) -> NDArray[np.float32]:
+        """As a model that embeds does. Raises Lost."""
+        self._wait()
+        return self._counted(lambda: self._judge.embedding(text))
 
     def _wait(self) -> None:
         if self._pace.wait(self._deadline, self._ending):

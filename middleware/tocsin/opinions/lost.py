@@ -8,6 +8,7 @@ REASONS = {
     "too_large": "the call's messages are larger than `max_text`",
     "no_text": "request or response has no text where it was looked for",
     "no_reference": "the file of references has none for the question",
+    "no_next_turn": "the request is no conversation in which a user's turn follows an answer",
     "unreachable": "the judge could not be connected to, or its answer was no HTTP",
     "timeout": "the judge did not answer within `timeout`",
     "refused": "the judge answered with another status than 200",

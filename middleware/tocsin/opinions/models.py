@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,8 +23,8 @@ from tocsin_calibration import Bundle
 
 VERSION_KEY = "tocsin-version"
 ROUTE = "POST /tocsin/opinion"  # of no port: opinions are judged as calls whose score is in their metadata
-NONE, UNPROMISED, UNSCORED = "none", "unpromised", "unscored"  # severities of what does not alarm
-_EMPTY = b"{}"
+# Severities of what does not alarm; `disbelieved` is not judged, because judges do not agree.
+NONE, UNPROMISED, UNSCORED, DISBELIEVED = "none", "unpromised", "unscored", "disbelieved"
 
 
 def opinion_models(config: Config) -> dict[str, GuardedModel]:
@@ -58,6 +59,12 @@ def opinion_models(config: Config) -> dict[str, GuardedModel]:
     return models
 
 
+class _UnreadBytes(bytes):
+    """A response for events to carry. Its score is in the metadata, and its content need not be JSON."""
+
+    document: ClassVar[dict[str, object]] = {}  # what JsonMethod takes for the decoded response
+
+
 class OpinionJudge:
     """Judges scores by their promises, and reports them to `sinks` as those of models of their own."""
 
@@ -90,7 +97,7 @@ class OpinionJudge:
         assert plan is not None
         call = self._guard.begin(plan, name, "")
         call.trace, call.traceparent, call.began = about.trace, about.traceparent, began
-        call.response = _EMPTY
+        call.request, call.response = about.request, _UnreadBytes(about.responses[-1])
         self._guard.judge([call])
         if call.verdict is None or call.verdict.unscored:
             return UNSCORED

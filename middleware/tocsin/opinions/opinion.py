@@ -9,7 +9,7 @@ from tocsin.protocols.texts import Conversation
 
 
 class ChatModel(Protocol):
-    """A judge. Both methods raise Lost where it does not answer."""
+    """A judge. Its methods raise Lost where it does not answer."""
 
     def first_token(self, prompt: str) -> Mapping[str, float]:
         """Likely first tokens of its answer, without blanks around them, and their log-probabilities in nats."""
@@ -17,6 +17,10 @@ class ChatModel(Protocol):
 
     def text(self, prompt: str, tokens: int) -> str:
         """Its answer of at most so many tokens."""
+        ...
+
+    def continuation(self, before: str, text: str) -> float:
+        """The log-probability, nats, that it gives to a text as the continuation of another."""
         ...
 
 

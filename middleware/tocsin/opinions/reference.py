@@ -36,7 +36,7 @@ class Reference:
 
     def ask(self, judge: ChatModel, conversation: Conversation) -> float:
         """The score of an answer. Raises Lost."""
-        question, answer = conversation
+        question, answer = conversation.question, conversation.answer
         if self._references is None:
             reference = judge.text(question, self._tokens).strip()
         elif question.strip() not in self._references:

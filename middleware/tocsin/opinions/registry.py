@@ -8,14 +8,16 @@ from typing import Any
 
 from tocsin.configuration.second_opinion import OpinionConfig
 from tocsin.opinions.checklist import Checklist
+from tocsin.opinions.density_ratio import DensityRatio
+from tocsin.opinions.dissatisfaction import Dissatisfaction
+from tocsin.opinions.follow_up import FollowUp
 from tocsin.opinions.opinion import Opinion
 from tocsin.opinions.rating import Rating
 from tocsin.opinions.reference import Reference
 from tocsin.opinions.rubric import Rubric
 
-OPINIONS: Mapping[str, Callable[[Any], Opinion]] = MappingProxyType(
-    {kind.kind: kind for kind in (Rating, Rubric, Checklist, Reference)}
-)
+KINDS = (Rating, Rubric, Checklist, Reference, Dissatisfaction, FollowUp, DensityRatio)
+OPINIONS: Mapping[str, Callable[[Any], Opinion]] = MappingProxyType({kind.kind: kind for kind in KINDS})
 
 
 def opinion_of(config: OpinionConfig) -> Opinion:

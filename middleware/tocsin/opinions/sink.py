@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client.metrics_core import Metric
 
 from tocsin.configuration.config import Config
-from tocsin.configuration.second_opinion import opinion_model
-from tocsin.errors import ConfigError
+from tocsin.configuration.second_opinion import SecondOpinionConfig, opinion_model
 from tocsin.events.alarm import rfc3339_time
-from tocsin.events.json_lines import JsonLines
 from tocsin.judgement.call import Call
 from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored, Sink, Sinks
+from tocsin.opinions.agreement import AgreementWindows
 from tocsin.opinions.asking import AskingQueue, Drawn, DrawnCall, Questions
-from tocsin.opinions.health import GIVEN, WAITING, Facts, OpinionCounts, families
-from tocsin.opinions.judge_model import JudgeModel
-from tocsin.opinions.models import OpinionJudge
+from tocsin.opinions.diversity import DiversityWindow
+from tocsin.opinions.health import (
+    AGREEMENT,
+    DIVERSITY,
+    GIVEN,
+    WAITING,
+    Facts,
+    OpinionCounts,
+    agreement_facts,
+    diversity_facts,
+    families,
+)
+from tocsin.opinions.models import DISBELIEVED, OpinionJudge
 from tocsin.opinions.pace import Pace
-from tocsin.opinions.registry import opinion_of
-from tocsin.opinions.sampling import Sampler, read_key
-from tocsin.protocols.method import AT_END
-from tocsin.protocols.texts import Texts
+from tocsin.opinions.questions import open_questions
+from tocsin.opinions.sampling import Sampler
+from tocsin.protocols.texts import Conversation
 
 CLOSE_TIMEOUT = 2.0  # seconds that calls of the judge have when the process ends
 
@@ -38,6 +47,8 @@ class OpinionSink(Sink):
     `models` are the served models, `promises` those of opinions (`opinion_models`). Judged opinions go to `sinks`.
     Raises ConfigError where a key, prompt, path or folder cannot be used.
     """
+
+    takes_runs = True  # there are none where it asks anybody
 
     def __init__(
         self,
@@ -53,13 +64,13 @@ class OpinionSink(Sink):
         self._process_key = secrets.token_bytes(32)
         self._drawing: dict[str, _Drawing] = {}
         self._retiring: list[AskingQueue] = []  # of before a reload, some of whose calls may be under way
-        self._install(_questions(models))
+        self._install(open_questions(models))
 
     def follow(self, config: Config, models: Mapping[str, GuardedModel], promises: Mapping[str, GuardedModel]) -> None:
         """Ask about these models from here on. Calls that wait stay in their queues. Raises ConfigError; then nothing
         has changed.
         """
-        questions = _questions(models)
+        questions = open_questions(models)
         self._judge.follow(config, promises)
         self._install(questions)
 
@@ -77,9 +88,17 @@ class OpinionSink(Sink):
             drawing.offer(call)
 
     def facts(self) -> Facts:
-        """What was given and lost, and how many calls wait."""
+        """What was given and lost, how many calls wait, how far judges agree, and how answers differ."""
         waiting = {name: drawing.queue.waiting for name, drawing in self._drawing.items()}
-        return {**self._counts.facts(), WAITING: waiting}
+        agreement: dict[str, int] = {}
+        for name, drawing in self._drawing.items():
+            if drawing.agreement is not None:
+                agreement |= agreement_facts(name, drawing.agreement.sums())
+        diversity: dict[str, int] = {}
+        for name, drawing in self._drawing.items():
+            if drawing.diversity is not None and (of_window := drawing.diversity.diversity()).answers:
+                diversity |= diversity_facts(name, of_window)
+        return {**self._counts.facts(), WAITING: waiting, AGREEMENT: agreement, DIVERSITY: diversity}
 
     def collect(self) -> Iterable[Metric]:
         """The same as Prometheus metrics."""
@@ -101,7 +120,7 @@ class OpinionSink(Sink):
                 old = before.get(name)
                 pace = old.queue.pace if old is not None else Pace(0.0)
                 pace.interval = 60.0 * self._workers / new.config.calls_per_minute
-                drawing[name] = _Drawing(name, new, pace, self._counts, self._judge, self._process_key)
+                drawing[name] = _Drawing(name, new, pace, self._counts, self._judge, self._process_key, old)
             self._drawing = drawing
             self._retiring = [queue for queue in self._retiring if queue.is_busy]
             self._retiring += [old.queue for old in before.values()]
@@ -111,45 +130,8 @@ class OpinionSink(Sink):
                     queue.put(call)  # a retired queue counts it as lost
 
 
-def questions_of(model: GuardedModel) -> Questions:
-    """What is asked about a model's calls. Raises ConfigError."""
-    config, where = model.config.second_opinion, f"models.{model.name}.second_opinion"
-    assert config is not None
-    texts: dict[str, Texts] = {}
-    problems: list[str] = []
-    for name, method in model.served.items():
-        every = method.every if model.readers.every is None else model.readers.every
-        try:
-            reader = Texts(method, config.question, config.answer)
-        except ValueError as error:
-            problems.append(f"{name}: {error}")
-            continue
-        if method.streams and every != AT_END:
-            problems.append(f"{name}: opinions are of whole answers: set `judge: end` for the model")
-            continue
-        texts[name] = reader
-    if not texts:
-        raise ConfigError(f"{where}: no opinion can be asked of any method: {'; '.join(problems)}")
-    opinions = {name: opinion_of(settings) for name, settings in config.opinions.items()}
-    judge = JudgeModel(config.judge, config.timeout.total_seconds(), os.environ)
-    key = None if config.sampling_key is None else read_key(config.sampling_key)
-    return Questions(config, opinions, texts, judge, key)
-
-
-def _questions(models: Mapping[str, GuardedModel]) -> dict[str, Questions]:
-    """What is asked about each model that has a second opinion, with the files for scores open. Raises ConfigError."""
-    every = {name: questions_of(model) for name, model in models.items() if model.config.second_opinion is not None}
-    for name, questions in every.items():
-        path = questions.config.scores
-        try:
-            every[name] = questions._replace(scores=None if path is None else JsonLines(path))
-        except OSError as error:
-            raise ConfigError(f"models.{name}.second_opinion.scores: {path}: cannot be written ({error})") from None
-    return every
-
-
 class _Drawing:
-    """Draws calls of one model, and takes the scores of what was asked."""
+    """Draws calls of one model, and takes the scores of what was asked. `before` is that of before a reload."""
 
     def __init__(
         self,
@@ -159,18 +141,25 @@ class _Drawing:
         counts: OpinionCounts,
         judge: OpinionJudge,
         process_key: bytes,
+        before: _Drawing | None,
     ) -> None:
         config = questions.config
-        self._model, self._counts, self._judge = model, counts, judge
+        self._model, self._questions, self._counts, self._judge = model, questions, counts, judge
         self._sampler = Sampler(model, config.share, questions.key or process_key)
         self._alarmed, self._max_text = config.alarmed, int(config.max_text)
         self._file = questions.scores
+        self.agreement = _agreement(config, before)
+        self.diversity = _diversity(config, before)
+        disbelieved = [DISBELIEVED] if config.agreement is not None and config.agreement.at_least is not None else []
         counts.expect(
             model,
-            {opinion: judge.severities(opinion_model(model, opinion)) for opinion in questions.opinions},
+            {
+                opinion: [*judge.severities(opinion_model(model, opinion)), *disbelieved]
+                for opinion in questions.opinions
+            },
             ("share", "alarm") if config.alarmed else ("share",),
         )
-        self.queue = AskingQueue(model, questions, pace, counts, self._on_scores)
+        self.queue = AskingQueue(model, questions, pace, counts, self)
 
     def offer(self, call: Call) -> None:
         """Have the call asked about if it is drawn."""
@@ -194,11 +183,21 @@ class _Drawing:
             )
         )  # fmt: skip
 
-    def _on_scores(self, call: DrawnCall, scores: dict[str, float], began: int) -> None:
+    def on_texts(self, call: DrawnCall, conversation: Conversation) -> None:
+        """Remember the answer, for its user's next turn. Labels of what an alarm chose alone would be no sample."""
+        for labels in self._questions.labels.values() if call.drawn == "share" else ():
+            labels.remember(conversation, call.response_id)
+
+    def on_scores(self, call: DrawnCall, conversation: Conversation, scores: dict[str, float], began: int) -> None:
+        """Judge, count, and write the scores of a call, and label the answer before it."""
         severities = {}
         for opinion, score in scores.items():
+            if opinion in self._questions.labels and call.drawn == "share":
+                self._questions.labels[opinion].on_score(conversation, score)
             name = opinion_model(self._model, opinion)
-            if call.drawn == "share":
+            if self.agreement is not None and not self.agreement.believes(opinion):
+                severity = DISBELIEVED
+            elif call.drawn == "share":
                 severity = self._judge.judge(name, score, call, began)
             else:
                 severity = self._judge.severity(name, score)
@@ -211,3 +210,33 @@ class _Drawing:
                 **(scores if call.drawn == "share" else {"alarmed": scores}),
             }  # fmt: skip
             self._file.put(json.dumps(content, separators=(",", ":")).encode() + b"\n")
+
+    def on_agreement(self, scores_by_judge: Sequence[Mapping[str, float]]) -> None:
+        """Take note of how far judges agree about a call."""
+        if self.agreement is not None:
+            self.agreement.add(scores_by_judge)
+
+    def on_embedding(self, embedding: NDArray[np.float32]) -> None:
+        """Take note of an answer, to compare it with others."""
+        if self.diversity is not None:
+            self.diversity.add(embedding)
+
+
+def _diversity(config: SecondOpinionConfig, before: _Drawing | None) -> DiversityWindow | None:
+    """The window of a model's answers: that of before a reload, where the same embedder is asked."""
+    if config.diversity is None:
+        return None
+    if before is not None and before.queue.questions.config.diversity == config.diversity:
+        return before.diversity
+    return DiversityWindow(config.diversity.window)
+
+
+def _agreement(config: SecondOpinionConfig, before: _Drawing | None) -> AgreementWindows | None:
+    """The windows of a model's judges: those of before a reload, where the same judges are asked the same."""
+    if config.agreement is None:
+        return None
+    if before is not None:
+        earlier = before.queue.questions.config
+        if (earlier.judge, earlier.opinions, earlier.agreement) == (config.judge, config.opinions, config.agreement):
+            return before.agreement
+    return AgreementWindows(config.agreement)

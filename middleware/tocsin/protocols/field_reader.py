@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from tocsin.protocols.alike import Places
 from tocsin.protocols.layouts import Layout, Spans
 from tocsin.protocols.likeliest import MessagePart, Read
 from tocsin.protocols.rows import Family, Reading, RowPlans, Shaped, Shapes
@@ -66,7 +67,15 @@ class Signal(NamedTuple):
     path: str
 
 
-ReadPlan = tuple[int, Family, Callable[[bytes], list[bytes]]]  # rows, family, and the raw contents of a message
+class ReadPlan(NamedTuple):
+    """How to read messages of one structure: `take` gives the raw contents of each signal, which are at `spans`."""
+
+    rows: int
+    family: Family
+    take: Callable[[bytes], list[bytes]]
+    spans: Sequence[Spans]
+
+
 _UNTRIED: Any = object()
 
 
@@ -91,7 +100,7 @@ class FieldReader:
             if plan is _UNTRIED:
                 plan = self._of_layout[message.layout] = self._plan_of(message.layout)
             if plan is not None:
-                return plan[0], plan[1], plan[2](message.raw)
+                return plan.rows, plan.family, plan.take(message.raw)
         opened_request: Sequence[MessagePart] = ()
         if self._wants_request:
             if request is None:
@@ -100,6 +109,13 @@ class FieldReader:
         shaped, raws = self._values(opened, opened_request)
         rows, family = self._plans.of(shaped)
         return rows, family, raws
+
+    def places(self, opened: Any, content: bytes) -> Places | None:
+        """Where the signals are in a message whose structure is known."""
+        if not self._plain or type(opened) is not KnownMessage:
+            return None
+        plan = self._of_layout.get(opened.layout)
+        return None if plan is None else Places(opened.layout.mask.to_bytes(len(content), "big"), plan.spans)
 
     def _values(
         self, opened: Sequence[MessagePart], opened_request: Sequence[MessagePart]
@@ -133,7 +149,7 @@ class FieldReader:
             rows, family = self._plans.of(shaped)
         except Unscored:
             return None
-        return rows, family, _taking(spans)
+        return ReadPlan(rows, family, _taking(spans), spans)
 
 
 def _taking(spans: Sequence[Spans]) -> Callable[[bytes], list[bytes]]:

@@ -40,10 +40,10 @@ _SIZES = {5: 4, 1: 8}
 class Layout:
     """One structure: its mask, the positions of its floats, and a sample message."""
 
-    __slots__ = ("_floats", "empty", "is_summary", "like", "sequence")
+    __slots__ = ("_floats", "empty", "is_summary", "like", "mask", "sequence")
 
-    def __init__(self, like: bytes, floats: list[int], is_summary: bool, sequence: int, empty: bool) -> None:
-        self.like, self._floats = like, floats
+    def __init__(self, like: bytes, mask: int, floats: list[int], is_summary: bool, sequence: int, empty: bool) -> None:
+        self.like, self.mask, self._floats = like, mask, floats
         self.is_summary, self.sequence, self.empty = is_summary, sequence, empty
 
     def spans(self, read: Callable[[bytes], list[bytes]]) -> list[Spans] | None:
@@ -109,14 +109,16 @@ class Layouts:
             return None
         mask = int.from_bytes(bits, "big")
         masks = self._by_length.setdefault(length, [])
-        layouts = next((layouts_of_mask for other, layouts_of_mask in masks if other == mask), None)
+        mask, layouts = next((pair for pair in masks if pair[0] == mask), (mask, None))
         if layouts is None:
             if len(masks) == MASKS_PER_LENGTH:
                 return None
             layouts = {}
             masks.append((mask, layouts))
         self._held += length
-        layout = layouts[int.from_bytes(message, "big") & mask] = Layout(message, floats, is_summary, sequence, empty)
+        layout = layouts[int.from_bytes(message, "big") & mask] = Layout(
+            message, mask, floats, is_summary, sequence, empty
+        )
         return layout
 
     def _walk(self, raw: bytes, at: int, end: int, kind: Descriptor, bits: bytearray, floats: list[int]) -> bool:
@@ -182,6 +184,47 @@ def varint(raw: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
+
+
+def fields_with_length(raw: bytes, at: int, end: int, number: int, most: int = 0) -> list[tuple[int, int]]:
+    """Where the contents of a message's fields of that number are, in its bytes from `at` to `end`. None where it has
+    more than `most` fields, if that is not 0. Raises IndexError where a number does not end.
+    """
+    places = []
+    fields = 0
+    while at < end:
+        fields += 1
+        if fields > most > 0:
+            return []
+        tag, at = varint(raw, at)
+        wire = tag & 7
+        if wire == 2:
+            length, at = varint(raw, at)
+            if tag >> 3 == number:
+                places.append((at, at + length))
+            at += length
+        elif wire == 0:
+            _, at = varint(raw, at)
+        elif wire in _SIZES:
+            at += _SIZES[wire]
+        else:
+            return []  # a group, which no field of ours is
+    return places
+
+
+def encoded_varint(value: int) -> bytes:
+    """A number from 0 in the bytes that `varint` reads."""
+    if value < 0x80:
+        return _ONE_BYTE[value]
+    parts = bytearray()
+    while value >= 0x80:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+_ONE_BYTE = [bytes([value]) for value in range(0x80)]
 
 
 def _joined(places: list[int]) -> Spans:

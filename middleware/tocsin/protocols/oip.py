@@ -9,6 +9,7 @@ two tensors of one name, a tensor's values beside raw contents or in several typ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from tocsin.protocols.datatypes import DTYPES
 from tocsin.protocols.descriptors import message_class
+from tocsin.protocols.layouts import encoded_varint, fields_with_length
 from tocsin.protocols.method import AnsweredRequest
 from tocsin.protocols.rows import KEPT_LAYOUTS
 from tocsin.unscored import Unscored
@@ -33,7 +35,12 @@ TensorSingle = message_class("open_inference", "inference.InferTensorSingle")
 FINAL_PARAMETER = "triton_final_response"  # the parameter by which Triton tells a request's last response
 SHARED_MEMORY_PARAMETER = "shared_memory_region"  # the parameter of a tensor whose values are not in the message
 
-CHEAP_MESSAGE = 65_536  # bytes of a message that is cheaply written again
+_INFER_RESPONSE = StreamResponse.DESCRIPTOR.fields_by_name["infer_response"].number
+_RAW_INPUT_CONTENTS = Request.DESCRIPTOR.fields_by_name["raw_input_contents"].number
+_RAW_OUTPUT_CONTENTS = Response.DESCRIPTOR.fields_by_name["raw_output_contents"].number
+
+CHEAP_MESSAGE = 65_536  # bytes of a message that is cheaply written again, or parsed with all of its contents
+MOST_FIELDS = 256  # of a larger one whose contents are left where they are
 MAX_DESCRIPTIONS, MAX_MEMORY = (
     16_384,
     4_194_304,
@@ -134,6 +141,9 @@ def read_response(content: bytes) -> TensorMessage:
     """A ModelInferResponse. Raises Unscored `undecodable`, or `shape` where there are more or fewer contents than
     tensors.
     """
+    raw: Any = ()
+    if len(content) > CHEAP_MESSAGE:
+        content, raw = _apart(content, _RAW_OUTPUT_CONTENTS)
     try:
         envelope = ResponseEnvelope.FromString(content)
     except DecodeError as error:
@@ -141,11 +151,12 @@ def read_response(content: bytes) -> TensorMessage:
     size = len(content)
     if size > CHEAP_MESSAGE or envelope.ByteSize() != size:
         _require_single(Single, content, "the response")
-    raw = envelope.raw_output_contents
+    if not raw:
+        raw = envelope.raw_output_contents
     layout = _known_layouts.get(tuple(envelope.outputs[:])) if raw else None  # a slice is quicker than to iterate
     if layout is not None and len(raw) == layout.contents:  # the usual case
         return TensorMessage(envelope.model_name, envelope.model_version, layout, raw)
-    return _response(envelope, content)
+    return _response(envelope, content, raw)
 
 
 def read_stream_response(content: bytes) -> TensorMessage:
@@ -174,11 +185,22 @@ def request_id(content: bytes) -> str:
 
 def read_request(content: bytes) -> TensorMessage:
     """A ModelInferRequest. Raises Unscored `undecodable`, or `shape` as a response does."""
+    raw: Any = ()
+    if len(content) > CHEAP_MESSAGE:
+        content, raw = _apart(content, _RAW_INPUT_CONTENTS)
     envelope = _envelope(RequestEnvelope, content, "request")
-    raw = envelope.raw_input_contents
+    raw = raw or envelope.raw_input_contents
     if not raw:
         return _read_typed(Request, "request", "inputs", content, envelope.inputs)
     return _read_raw(envelope, Request, "request", "inputs", content, (b"", *envelope.inputs[:]), raw)
+
+
+def raw_contents(content: bytes, *, streamed: bool) -> list[tuple[int, int]]:
+    """Where the raw contents are in a response that was read, in a stream's message where it is `streamed`."""
+    start, stop = 0, len(content)
+    if streamed:
+        ((start, stop),) = fields_with_length(content, 0, stop, _INFER_RESPONSE)
+    return fields_with_length(content, start, stop, _RAW_OUTPUT_CONTENTS)
 
 
 def parse(kind: Any, content: bytes, side: str) -> Any:
@@ -189,12 +211,48 @@ def parse(kind: Any, content: bytes, side: str) -> Any:
         raise _undecodable(side, error) from None
 
 
+class RawContents(Sequence[bytes]):
+    """The raw contents of a message, of which only those are copied that are read."""
+
+    def __init__(self, message: bytes, places: list[tuple[int, int]]) -> None:
+        self._message, self._places = message, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, at: Any) -> Any:
+        places = self._places[at]
+        if isinstance(places, tuple):
+            return self._message[places[0] : places[1]]
+        return [self._message[start:stop] for start, stop in places]
+
+
+def _apart(content: bytes, number: int) -> tuple[bytes, Sequence[bytes]]:
+    """A large message without its raw contents, which are the fields of that number, and those; where it has an unusual
+    form, all of it and none of them.
+    """
+    try:
+        places = fields_with_length(content, 0, len(content), number, most=MOST_FIELDS)
+    except IndexError:  # it ends within a field
+        return content, ()
+    if not places or places[-1][1] > len(content):
+        return content, ()
+    rest, end = [], 0
+    for start, stop in places:
+        head = encoded_varint(number << 3 | 2) + encoded_varint(stop - start)
+        if content[start - len(head) : start] != head:  # a longer form of the same numbers, or none that is valid
+            return content, ()
+        rest.append(content[end : start - len(head)])
+        end = stop
+    return b"".join((*rest, content[end:])), RawContents(content, places)
+
+
 def _undecodable(side: str, error: DecodeError) -> Unscored:
     return Unscored("undecodable", f"the {side} is no ModelInfer message ({error})")
 
 
-def _response(envelope: Any, content: bytes) -> TensorMessage:
-    raw = envelope.raw_output_contents
+def _response(envelope: Any, content: bytes, raw: Any = ()) -> TensorMessage:
+    raw = raw or envelope.raw_output_contents
     if not raw:
         return _read_typed(Response, "response", "outputs", content, envelope.outputs)
     return _read_raw(envelope, Response, "response", "outputs", content, tuple(envelope.outputs[:]), raw)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from google.protobuf.json_format import ParseDict, ParseError
 
 from tocsin.protocols import oip
+from tocsin.protocols.alike import Places
 from tocsin.protocols.datatypes import item_size
 from tocsin.protocols.field_paths import text_at
 from tocsin.protocols.message_filling import filled_message, require_fields
@@ -70,7 +71,7 @@ class InferMethod:
         for path in signals.values():
             if path.is_derived or not path.path.startswith(_PLACES[path.side]):
                 raise ValueError(f"expected request.inputs.NAME or response.outputs.NAME, not '{path}'")
-        return TensorReader(signals, shapes)
+        return TensorReader(signals, shapes, streams=self.streams)
 
     def needs_request(self, signals: Mapping[str, SignalPath]) -> bool:
         """Whether some signal is one of the request's."""
@@ -122,7 +123,8 @@ class InferMethod:
 class TensorReader:
     """Reads a model's tensors. What follows from their descriptions is computed once for each layout."""
 
-    def __init__(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> None:
+    def __init__(self, signals: Mapping[str, SignalPath], shapes: Shapes, *, streams: bool = False) -> None:
+        self._streams = streams
         self._paths = [(name, path.side, path.path.partition(".")[2]) for name, path in signals.items()]
         self._wants_request = any(side == "request" for _, side, _ in self._paths)
         self._shapes = shapes
@@ -149,6 +151,19 @@ class TensorReader:
             held, size = next((len(raw), size) for raw, size in zip(raws, plan.sizes, strict=True) if len(raw) != size)
             raise Unscored("shape", f"a tensor holds {held} bytes where its shape says {size}")
         return plan.rows, plan.family, raws
+
+    def places(self, opened: oip.TensorMessage, content: bytes) -> Places | None:
+        """Where a response's tensors are among its bytes; all but raw contents is its structure."""
+        plan = self._plans_of_responses.get(opened.layout)
+        if plan is None:
+            return None
+        contents = oip.raw_contents(content, streamed=self._streams)
+        if len(contents) != opened.layout.contents:
+            return None
+        mask = bytearray(b"\xff" * len(content))
+        for start, stop in contents:
+            mask[start:stop] = bytes(stop - start)
+        return Places(bytes(mask), [[contents[position]] for position in plan.positions])
 
     def _plan(self, response: oip.TensorLayout, request: oip.TensorLayout | None) -> TensorPlan:
         """Where the signals' tensors are in responses of this layout, and how many rows. Raises Unscored."""

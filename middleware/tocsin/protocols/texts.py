@@ -21,17 +21,32 @@ class TextPath(NamedTuple):
 
     def read(self, message: Any) -> str:
         """The text in a decoded message, "" where there is none."""
+        return self.read_turns(message)[0]
+
+    def read_turns(self, message: Any) -> tuple[str, tuple[Turn, ...]]:
+        """The same, and its turns where it is a conversation of several messages."""
         for way in self.ways:
-            if text := text_of(_follow(message, way)):
-                return text
-        return ""
+            value = _follow(message, way)
+            if text := text_of(value):
+                return text, turns_of(value)
+        return "", ()
+
+
+class Turn(NamedTuple):
+    """One message of a conversation: who says it (user, assistant, system, ...) and what."""
+
+    role: str
+    text: str
 
 
 class Conversation(NamedTuple):
-    """What a caller asked and what the model answered, each as text."""
+    """What a caller asked and what the model answered, each as text. `turns` are the messages of the request one by
+    one, where it has several.
+    """
 
     question: str
     answer: str
+    turns: tuple[Turn, ...] = ()
 
 
 class Texts:
@@ -54,11 +69,10 @@ class Texts:
             return Conversation("", "")
         decoded = {"request": [] if request is None else [self._method.decoded(request, "request")]}
         decoded["response"] = [self._method.decoded(message, "response") for message in responses]
-        question, answer = (
-            "".join([place.read(message) for message in decoded[place.side]])
-            for place in (self._question, self._answer)
-        )
-        return Conversation(question, answer)
+        questions = [self._question.read_turns(message) for message in decoded[self._question.side]]
+        answers = [self._answer.read(message) for message in decoded[self._answer.side]]
+        turns = questions[0][1] if len(questions) == 1 else ()
+        return Conversation("".join(text for text, _ in questions), "".join(answers), turns)
 
 
 def text_path(path: str, name: str) -> TextPath:
@@ -83,6 +97,14 @@ def text_of(value: Any) -> str:
     if isinstance(value, dict):
         return text_of(value.get("text", value.get("content")))
     return ""
+
+
+def turns_of(value: Any) -> tuple[Turn, ...]:
+    """The messages of a conversation, those without a text left out; none where it has a single one."""
+    if not isinstance(value, list) or len(value) < 2:
+        return ()
+    pairs = [(item.get("role"), text_of(item)) for item in value if isinstance(item, dict)]
+    return tuple(Turn(role, text) for role, text in pairs if isinstance(role, str) and text)
 
 
 def _with_role(item: Any) -> str:

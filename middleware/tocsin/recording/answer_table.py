@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tocsin.errors import RecordingError
-from tocsin.protocols.texts import Conversation, text_of
+from tocsin.protocols.texts import Conversation, text_of, turns_of
 from tocsin.recording.converting import columns_of
 from tocsin.recording.json_rows import Row, rows_of, value_at
 from tocsin.recording.score_table import JSON_LINES, TABLES
@@ -37,7 +37,7 @@ def read_answers(path: Path, question: str, answer: str) -> Iterator[AnswerRow]:
             for name, value in row.items()
             if name not in (question, answer) and isinstance(value, str | int | float)
         }
-        yield AnswerRow(Conversation(*texts), others)
+        yield AnswerRow(Conversation(texts[0], texts[1], turns_of(value_at(row, question))), others)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Row]]:

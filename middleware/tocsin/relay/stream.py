@@ -8,12 +8,21 @@ from collections.abc import Mapping, Sequence
 
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
-from tocsin.grpc_wire.deframer import Message, MessageDeframer, whole_message
+from tocsin.grpc_wire.deframer import (
+    MOST_TOGETHER_BYTES,
+    PREFIX_SIZE,
+    Message,
+    MessageDeframer,
+    framed,
+    whole_message,
+    whole_messages,
+)
 from tocsin.http2 import frames
 from tocsin.http2.headers import HeaderError, literal_parts
 from tocsin.judgement.accepting import accept_verdict
 from tocsin.judgement.batching import VerdictCallback
-from tocsin.judgement.call import Call, Fault
+from tocsin.judgement.call import Call, Fault, StreamedCall
+from tocsin.judgement.message_run import MessageRun
 from tocsin.memory import MemoryAccount
 from tocsin.protocols.messages import decompress
 from tocsin.relay.context import RelayContext, RelayedConnection
@@ -44,7 +53,7 @@ class StreamHost(RelayedConnection):
         """A stream's held frames may go: it has ended."""
         raise NotImplementedError
 
-    def replaced(self, stream_id: int, *, upstream_ended: bool) -> None:
+    def replaced(self, stream_id: int, *, request_ended: bool, upstream_ended: bool) -> None:
         """The relay has ended a stream towards the client; the upstream's part of it is not wanted any more."""
         raise NotImplementedError
 
@@ -86,6 +95,7 @@ class Stream:
     _timer: TimerHandle | None = None
     _request: MessageDeframer | None = None
     _response: MessageDeframer | None = None
+    _run: MessageRun | None = None  # messages that wait for their turn, and may be joined by others
 
     def __init__(self, host: StreamHost, stream_id: int, call: Call | None) -> None:
         self.call = call
@@ -173,6 +183,9 @@ class Stream:
         call = self.call
         if call is None or (not call.streams and (self._waiting or call.verdict is not None)):
             return
+        if call.takes_runs and isinstance(call, StreamedCall):
+            self._take_together(call, payload)
+            return
         if self._response is None:
             content = whole_message(payload, self._context.max_message)
             if content is not None:
@@ -185,6 +198,64 @@ class Stream:
             self._response = MessageDeframer(self._context.max_message, self._host.memory, reads=reads)
         for message in self._response.feed(payload):
             self._on_message(call, *self._plain(message, self.response_encoding))
+
+    def response_parts(self, data: bytes, places: list[tuple[int, int]]) -> None:
+        """Consecutive pieces of the response, on a guarded stream, which are at these places of what was read."""
+        call = self.call
+        if call is not None and call.takes_runs:
+            self.response_data(b"".join([data[start:stop] for start, stop in places]))
+            return
+        keeps = len(places) > 1 and 4 * (places[-1][1] - places[0][0]) >= 3 * len(data)  # else it keeps much besides
+        for start, stop in places:
+            deframer = self._response
+            if deframer is None or not deframer.take_part(data, start, stop, keeps=keeps):
+                self.response_data(data[start:stop])
+
+    def _take_together(self, call: StreamedCall, payload: bytes) -> None:
+        """A piece of a stream whose messages may be judged together: those that are whole in it are not taken apart."""
+        limit, deframer = self._context.max_message, self._response
+        if deframer is None:
+            deframer = self._response = MessageDeframer(limit, self._host.memory)
+        at, end = 0, len(payload)
+        while at < end:
+            missing = deframer.missing
+            if not missing:
+                sizes: list[int] = []
+                stop = whole_messages(payload, at, limit, sizes)
+                if sizes:
+                    self._on_messages(call, payload if stop - at == end else payload[at:stop], sizes)
+                    at = stop
+                    continue
+                missing = PREFIX_SIZE  # of a message that is not whole here, or is not a usual one
+            piece = payload[at : at + missing]
+            at += len(piece)
+            for message in deframer.feed(piece):
+                content = message.content
+                if content is None or message.compressed:
+                    self._run = None
+                    self._on_message(call, *self._plain(message, self.response_encoding))
+                else:
+                    self._on_messages(call, framed(content), [PREFIX_SIZE + len(content)])
+
+    def _on_messages(self, call: StreamedCall, block: bytes, sizes: list[int]) -> None:
+        """Whole messages of a stream, each with its prefix."""
+        context = self._context
+        if not context.guard.reads_responses:
+            context.guard.pass_unread(call.unread_piece(len(sizes)))
+            return
+        run = self._run
+        if run is not None and run.has_room(len(block), len(sizes)) and context.batcher.inline:
+            run.add(block, sizes)
+        elif not context.batcher.inline or len(block) > MOST_TOGETHER_BYTES or self._host.memory.lacks_room:
+            self._run = None
+            at = 0
+            for size in sizes:
+                self._on_message(call, block[at + PREFIX_SIZE : at + size], None)
+                at += size
+        else:
+            self._run = run = MessageRun(call)
+            run.add(block, sizes)
+            self._submit(run)
 
     def _on_message(self, call: Call, content: bytes | None, fault: Fault | None) -> None:
         """A whole message of the response."""
@@ -298,6 +369,7 @@ class Stream:
 
     def judged(self, call: Call) -> None:
         """A verdict is there: let go what waits for the last of them."""
+        self._run = None
         verdict = call.verdict
         if verdict is not None and verdict.rows > ROWS_TOLD:  # a caller that does not read may make many of them wait
             verdict.keep_told()
@@ -346,7 +418,7 @@ class Stream:
         """The stream was reset: nobody waits any more, and what is unfinished is given back."""
         if self._timer is not None:
             self._timer.cancel()
-        self._held, self._trailing = (), None
+        self._held, self._trailing, self._run = (), None, None
         if self._header_size:
             self._host.memory.release(self._header_size)
             self._header_size = 0

@@ -53,7 +53,7 @@ class TransparentDownstream(Downstream):
             self.count_empty(flags, length)
         open_stream = connection.streams.get(stream)
         if open_stream is None:
-            return self._is_for_nobody(stream, length)
+            return self._is_for_nobody(stream, flags, length)
         if open_stream.request_ended:  # nothing has a place behind the end, which the upstream sees as well
             return False
         if open_stream.call is not None:
@@ -65,16 +65,20 @@ class TransparentDownstream(Downstream):
     def more_data(self, stream: int, flags: int, payload: bytes, size: int, is_taken: bool) -> None:
         open_stream = self.connection.streams.get(stream)
         if open_stream is None or open_stream.request_ended:
+            if flags & END_STREAM:
+                self.connection.unfinished.discard(stream)
             return
         if open_stream.call is not None:
             open_stream.request_data(payload)
         if flags & END_STREAM:
             open_stream.request_ended = True
 
-    def _is_for_nobody(self, stream: int, length: int) -> bool:
+    def _is_for_nobody(self, stream: int, flags: int, length: int) -> bool:
         """DATA of a stream that has ended: whether it is dropped, because the relay has ended it."""
         connection = self.connection
         connection.check_begun(stream)
+        if flags & END_STREAM:
+            connection.unfinished.discard(stream)
         if stream not in connection.closed_streams:
             return False
         if length:
@@ -84,6 +88,10 @@ class TransparentDownstream(Downstream):
 
 class TransparentUpstream(Upstream):
     """An upstream whose DATA and windows reach the client as they are."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.joins_data = True
 
     def is_for_nobody(self, stream: int) -> bool:
         return stream in self.connection.closed_streams
@@ -117,6 +125,18 @@ class TransparentUpstream(Upstream):
             open_stream.response_data(payload)
         if flags & END_STREAM:
             connection.end(stream)
+        return False
+
+    def data_together(self, stream: int, data: bytes, places: list[tuple[int, int]]) -> bool:
+        connection = self.connection
+        connection.data_frames += len(places)
+        open_stream = connection.streams.get(stream)
+        if open_stream is None:
+            return False
+        if open_stream.response_ended:
+            return True
+        if open_stream.call is not None:
+            open_stream.response_parts(data, places)
         return False
 
     def more_data(self, stream: int, flags: int, payload: bytes, size: int, is_taken: bool) -> None:

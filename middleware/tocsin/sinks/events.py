@@ -45,6 +45,8 @@ class EventSink(Sink):
     Raises ConfigError, or OSError when a folder cannot be used.
     """
 
+    takes_runs = True
+
     def __init__(
         self,
         models: Mapping[str, GuardedModel],

@@ -49,6 +49,8 @@ class PrometheusSink(Collector, Sink):
     `drained`: another process takes the counts (`drain`).
     """
 
+    takes_runs = True
+
     def __init__(
         self, models: Mapping[str, GuardedModel], before: Callable[[], None] = lambda: None, *, drained: bool = False
     ) -> None:
@@ -174,7 +176,8 @@ class PrometheusSink(Collector, Sink):
         """Count a call that passed without judgement."""
         verdict = call.verdict
         assert verdict is not None and verdict.unscored is not None
-        self._unjudged.append((verdict.model, verdict.version[:MAX_VERSION_LENGTH], call.method, verdict.unscored))
+        what = verdict.model, verdict.version[:MAX_VERSION_LENGTH], call.method, verdict.unscored
+        self._unjudged += [what] * call.responses
         if len(self._unjudged) >= FOLD:
             with self._lock:
                 self._count()

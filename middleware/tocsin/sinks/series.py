@@ -73,7 +73,7 @@ class ModelSeries:
         judged = self.judged
         assert judged is not None
         self.changes += 1
-        self.scoring.extend([batch.seconds] * len(batch.calls))
+        self.scoring.extend([batch.seconds] * sum([call.responses for call in batch.calls]))
         judged.scores.add(batch.scores)
         total, alarmed, plain = 0, False, self._policy.plain
         pvalues: list[float] = []

@@ -1,8 +1,8 @@
 """Spans of judged calls: of all that alarm, and of a share of the others. Which, is decided when the verdict is there.
 
-Attributes go by the semantic conventions for RPC, and for generative AI where the protocol says so; what is Tocsin's
-own begins with `tocsin.`. A span is a child of the caller's, beside that of the model server: the request passes as it
-came, so the model server sees the caller as its parent.
+Attributes (`judged_span`) go by the semantic conventions for RPC, and for generative AI where the protocol says so. A
+span is a child of the caller's, beside that of the model server: the request passes as it came, so that the model
+server sees the caller as its parent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from tocsin.sinks.finding import Finding
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import Event, SpanProcessor
-    from opentelemetry.trace import SpanContext
 
 SPACE = 1 << 64
 
@@ -31,6 +30,8 @@ class SpanSink(Sink):
     one span is made, another if it gets graver. `finding` is what evidence has found of a model.
     """
 
+    takes_runs = True
+
     def __init__(
         self,
         processor: SpanProcessor,
@@ -40,17 +41,17 @@ class SpanSink(Sink):
         follow: bool = False,
         finding: Callable[[str], Finding | None] = lambda model: None,
     ) -> None:
-        from opentelemetry import trace
-        from opentelemetry.sdk.trace import Event, ReadableSpan
+        from opentelemetry.sdk.trace import Event
         from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+        from tocsin.sinks.judged_span import JudgedSpan
 
         self._processor, self._resource = processor, resource
         self._share, self._follow, self._finding = share, follow, finding
         self._below = f"{min(int(share * SPACE), SPACE - 1):016x}"
         self._event = Event
-        self._span, self._context, self._kind = ReadableSpan, trace.SpanContext, trace.SpanKind.SERVER
-        self._sampled = trace.TraceFlags(trace.TraceFlags.SAMPLED)
+        self._span = JudgedSpan
         self._ids, self._scope = RandomIdGenerator(), InstrumentationScope("tocsin")
 
     def scored(self, batch: Scored) -> None:
@@ -89,44 +90,20 @@ class SpanSink(Sink):
         """Make a span of a call; of an opinion about one with its score, `evaluation`."""
         verdict = call.verdict
         assert verdict is not None
-        attributes: dict[str, Any] = {
-            **_of_method(call.method),
-            **call.reads.attributes,
-            "tocsin.model": verdict.model,
-            "tocsin.action": verdict.action,
-        }
-        if "gen_ai.operation.name" in attributes:
-            attributes["gen_ai.request.model"] = verdict.model
-        if verdict.version:
-            attributes["tocsin.model.version"] = verdict.version
-        if verdict.unscored is not None:
-            attributes["tocsin.unscored"] = verdict.unscored
-        else:
-            attributes |= {"tocsin.bundle": verdict.bundle, "tocsin.p": min(verdict.pvalues)}
-            if len(verdict.pvalues) > 1:
-                attributes["tocsin.rows"] = len(verdict.pvalues)
-            for name, p in verdict.by_detector.items():
-                attributes[f"tocsin.detector.{name}.p"] = p
-        if verdict.severity is not None:
-            attributes["tocsin.alarm"] = verdict.severity
-            attributes["tocsin.reasons"] = verdict.reasons
-            if (finding := self._finding(verdict.model)) is not None:
-                attributes["tocsin.evidence"] = list(finding.text)
         now = time.time_ns()
-        parent = self._parent(call)
-        trace = parent.trace_id if parent is not None else self._ids.generate_trace_id()
+        trace, parent = _parent(call)
+        finding = self._finding(verdict.model) if verdict.severity is not None else None
         # Made as it is to be read: a span of the SDK's tracer, which may be written to, takes ten times as long.
         span = self._span(
-            name=call.method.removeprefix("/"),
-            context=self._context(trace, self._ids.generate_span_id(), is_remote=False, trace_flags=self._sampled),
-            parent=parent,
-            resource=self._resource,
-            attributes=attributes,
-            events=() if evaluation is None else (self._result(call, evaluation, now),),
-            kind=self._kind,
-            start_time=call.began or now,
-            end_time=now,
-            instrumentation_scope=self._scope,
+            self._resource,
+            self._scope,
+            (trace or self._ids.generate_trace_id(), self._ids.generate_span_id(), parent),
+            (call.began or now, now),
+            call.method,
+            call.reads.attributes,
+            verdict,
+            None if finding is None else finding.text,
+            () if evaluation is None else (self._result(call, evaluation, now),),
         )
         self._processor.on_end(span)
 
@@ -140,22 +117,14 @@ class SpanSink(Sink):
         }
         return self._event("gen_ai.evaluation.result", result, now)
 
-    def _parent(self, call: Call) -> SpanContext | None:
-        """The caller's span, None where there is none."""
-        try:
-            trace, span = int(call.trace, 16), int(call.traceparent[36:52], 16)
-        except ValueError:
-            return None
-        parent = self._context(trace, span, is_remote=True, trace_flags=self._sampled)
-        return parent if parent.is_valid else None
 
-
-def _of_method(method: str) -> dict[str, str]:
-    """The attributes of a gRPC method, or of a route such as `POST /v1/score`."""
-    verb, _, route = method.partition(" ")
-    if route:
-        return {"http.request.method": verb, "http.route": route}
-    return {"rpc.system.name": "grpc", "rpc.method": method[1:]}
+def _parent(call: Call) -> tuple[int, int]:
+    """The ids of the caller's trace and span, 0 where there are none."""
+    try:
+        trace, span = int(call.trace, 16), int(call.traceparent[36:52], 16)
+    except ValueError:
+        return 0, 0
+    return (trace, span) if trace and span else (0, 0)
 
 
 def _is_graver(piece: Call) -> bool:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
+from typing import TYPE_CHECKING
 
 from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.state import TIMEOUT, StateConfig
@@ -22,10 +19,13 @@ from tocsin.state.redis_sessions import RedisSessions
 from tocsin.state.store import Exchange, SessionStore
 from tocsin_calibration import Promise
 
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
 EXCHANGE_INTERVAL = 5  # seconds, looks, between two exchanges of counts
 
 
-class State(Collector):
+class State:
     """What is remembered between calls. Raises ConfigError when Redis is wanted and its client not installed."""
 
     def __init__(self, config: StateConfig | None = None, round_trip: timedelta | None = None) -> None:
@@ -92,6 +92,9 @@ class State(Collector):
         """How it goes with Redis; nothing where there is none."""
         if self._connection is None:
             return
+        # only where it is scraped: a guard in a program does without
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
         up = GaugeMetricFamily("tocsin_state_up", "Whether Redis answered the last time, in time and as it should.")
         up.add_metric([], self._connection.up)
         requests = CounterMetricFamily(

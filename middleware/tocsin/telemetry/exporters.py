@@ -71,7 +71,7 @@ def _exporter(config: TelemetryConfig, signal: Signal) -> Any:
 
     protocol = _protocol(config, signal)
     try:
-        module = import_module(f"opentelemetry.exporter.otlp.proto.{protocol}.{signal}_exporter")
+        module: Any = import_module(f"opentelemetry.exporter.otlp.proto.{protocol}.{signal}_exporter")
     except ImportError:
         raise ConfigError("opentelemetry: needs its SDK: pip install 'tocsin[otel]'") from None
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # it tells of every export that is tried again
@@ -101,6 +101,11 @@ def _exporter(config: TelemetryConfig, signal: Signal) -> Any:
         import grpc
 
         how["credentials"] = grpc.ssl_channel_credentials(authority)
+    if signal == "trace" and hasattr(module, "encode_spans"):
+        from tocsin.telemetry.span_encoding import JudgedSpanEncoder
+
+        if not isinstance(module.encode_spans, JudgedSpanEncoder):  # where its exporter looks for one
+            module.encode_spans = JudgedSpanEncoder(module.encode_spans)
     try:
         return getattr(module, _CLASSES[signal])(**how)
     except Exception as error:  # the SDK has several kinds for what the environment says

@@ -219,7 +219,7 @@ def test_dyadic_windows_find_slow_change_that_eight_windows_miss() -> None:
             watch.add((count, 200 - count))
             evidence = max(evidence, watch.log_evidence())
             watch_windows, watch._windows = watch._windows, [watch._windows[0], *watch._windows[1:][-8:]]
-            recent = max(recent, watch.log_evidence())
+            recent = max(recent, watch._weigh())
             watch._windows = watch_windows
         detected, last_alone = detected + (evidence >= log(100)), last_alone + (recent >= log(100))
     assert detected >= last_alone + 3

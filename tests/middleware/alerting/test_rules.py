@@ -85,6 +85,9 @@ DISTURBED: dict[str, dict[str, str]] = {  # what each alert is about, and nothin
     "TocsinUpstreamUnreachable": {"tocsin_relay_upstream_failures_total": "0+1x480"},
     "TocsinReloadFailed": {'tocsin_reloads_total{outcome="failed"}': "0+1x480"},
     "TocsinWorkersDie": {"tocsin_worker_restarts_total": "0+1x480"},
+    "TocsinJudgesDisagree": {
+        'tocsin_second_opinions_total{model="digits",opinion="rating",severity="disbelieved"}': "0+1x480"
+    },
 }
 ALONGSIDE = {  # alerts that the same disturbance rightly sets off too
     "TocsinAlarmBudgetBurnsFast": {"TocsinAlarmBudgetBurnsSlowly"},

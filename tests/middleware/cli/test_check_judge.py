@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tocsin.checks.chat import Chat
+from tocsin.checks.chat import Chat, likeliest_tokens
 from tocsin.checks.judge import check_judge, read_pairs
 from tocsin.cli.main import app
 from tocsin.errors import CheckError
@@ -118,3 +118,11 @@ def test_judges_that_cannot_be_read_are_told(tmp_path: Path) -> None:
         path.write_text(content)
         with pytest.raises(CheckError, match=message):
             read_pairs(path)
+
+
+def test_tokens_that_differ_in_blanks_alone_are_one_answer() -> None:
+    shares = {"5": 0.3, " 5": 0.4, "\n5": 0.1, "1": 0.15, "": 0.05}
+    listed = [{"token": token, "logprob": math.log(share)} for token, share in shares.items()]
+    reply = {"choices": [{"logprobs": {"content": [{"top_logprobs": listed}]}}]}
+    tokens = {token: math.exp(logprob) for token, logprob in likeliest_tokens(reply).items()}
+    assert tokens == pytest.approx({"5": 0.8, "1": 0.15, "": 0.05})

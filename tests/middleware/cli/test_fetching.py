@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import functools
 import http.server
-import shutil
-import subprocess
 import threading
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from benchmarks.harness.parts import free_port, quick_bundle
+from tests.oci_registry import registry
 from typer.testing import CliRunner
 
 from tocsin.cli.main import app
@@ -41,33 +38,6 @@ def web(folder: Path) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
-
-
-@contextmanager
-def registry(folder: Path) -> Iterator[str]:
-    """A real registry of containers, and of all else."""
-    program = shutil.which("docker-registry")
-    assert program, "docker-registry is missing: apt-get install docker-registry"
-    port = free_port()
-    config = folder / "registry.yaml"
-    config.write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/blobs}}}}\n"
-        f"http: {{addr: 127.0.0.1:{port}}}\n"
-    )
-    process = subprocess.Popen([program, "serve", str(config)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    try:
-        ends = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=2).close()
-                break
-            except OSError:
-                assert time.monotonic() < ends
-                time.sleep(0.05)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_from_the_web_only_the_bundle_that_was_meant(bundle_path: Path, tmp_path: Path) -> None:

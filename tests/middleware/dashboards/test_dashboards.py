@@ -109,6 +109,21 @@ def test_every_query_returns_data(board: str, panel: str, expr: str, watched: St
     assert any(row["value"][1] != "NaN" for row in series), f"{board}: {panel}: {expr}"
 
 
+def test_every_query_of_grafanas_alert_rules_is_answered(watched: Stack, tmp_path: Path) -> None:
+    """With a limit that unscored responses exceed here, and a model that does not run here."""
+    for name in ("digits", "absent"):
+        quick_bundle(tmp_path / f"{name}.tocsin")
+    models = {name: {"bundle": f"{name}.tocsin", "signals": SIGNALS} for name in ("digits", "absent")}
+    (tmp_path / "tocsin.yaml").write_text(yaml.safe_dump({"models": models}))
+    arguments = ["rules", "-c", str(tmp_path / "tocsin.yaml"), "--kind", "grafana", "--unscored", "0.001"]
+    done = CliRunner().invoke(app, [*arguments, "--by", "job", "--upstream-rate", "sum by (job) (rate(up[1m]))"])
+    assert done.exit_code == 0, done.output
+    rules = [rule for group in yaml.safe_load(done.output)["groups"] for rule in group["rules"]]
+    found = {rule["title"]: watched.query(rule["data"][0]["model"]["expr"]) for rule in rules}  # an error is raised
+    assert {"TocsinUnscored", "TocsinGone"} <= {title for title, series in found.items() if series}
+    assert {series["metric"]["model"] for series in found["TocsinGone"]} == {"absent"}
+
+
 @pytest.mark.parametrize("board", BOARDS)
 def test_every_variable_has_values_and_every_annotation_is_promql(board: str, watched: Stack) -> None:
     for variable in BOARDS[board]["templating"]["list"]:
@@ -147,6 +162,16 @@ def test_the_chart_ships_the_dashboards_as_they_are() -> None:
     for name, board in boards().items():
         shipped = ROOT / "helm" / "tocsin" / "dashboards" / f"tocsin-{name}.json"
         assert shipped.read_text() == as_json(board), "run: tocsin dashboards helm/tocsin/dashboards"
+
+
+def test_dashboards_have_the_form_that_grafana_com_takes() -> None:
+    for board in BOARDS.values():
+        assert board["__inputs"] == [] and "id" not in board  # the data source is a variable, and Grafana numbers it
+        sources = json.dumps(board["panels"]) + json.dumps(board["annotations"])
+        assert set(re.findall(r'"uid": "([^"]*)"', sources)) == {"${datasource}"}
+        required = {(part["type"], part["id"]) for part in board["__requires"]}
+        panels = {("panel", panel["type"]) for panel in board["panels"] if panel["type"] != "row"}
+        assert required == {("grafana", "grafana"), ("datasource", "prometheus")} | panels
 
 
 def test_a_configmap_holds_both() -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
+from benchmarks.harness.by_hand import until
 from benchmarks.harness.chat import CHAT, STRANGE, USUAL, completion, config, tokens_bundle
 from benchmarks.harness.envoy import attached_envoy
+from benchmarks.harness.judge_server import judge_server
 from benchmarks.harness.openai_server import serving
 from benchmarks.harness.parts import Running, running
 from starlette.applications import Starlette
@@ -106,3 +108,17 @@ def test_a_verdict_without_a_place_is_counted(tokens: Path, tmp_path: Path) -> N
         response = ask(url, "far")
         assert response.content == completion([STRANGE] * 6) and "tocsin-verdict" not in response.headers
         assert 'tocsin_ext_proc_misfits_total{reason="not_told"} 1.0' in processor.metrics
+
+
+@pytest.mark.parametrize("modes", [DUPLEX, BUFFERED], ids=["duplex", "buffered"])
+def test_a_judge_is_asked_about_what_passes_envoy(modes: dict[str, str], tokens: Path, tmp_path: Path) -> None:
+    given = 'tocsin_second_opinions_total{drawn="share",model="m",opinion="rating",severity="unpromised"} 1.0'
+    with judge_server(lambda prompt: {"4": 0.75, "5": 0.25}) as judge:
+        second = {
+            "judge": {"url": judge.url, "model": "judge"}, "opinions": {"rating": {"kind": "rating"}}, "share": 1.0,
+            "question": "request.prompt",
+        }  # fmt: skip
+        with behind_envoy(tokens, tmp_path, "annotate", modes, second_opinion=second) as (url, processor):
+            assert ask(url, "safe").content == completion([USUAL] * 6)
+            until(lambda: given in processor.metrics, 60)
+    assert "Question: safe\nAnswer:  w0 w1 w2 w3 w4 w5" in judge.prompts[0]

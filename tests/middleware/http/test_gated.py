@@ -8,8 +8,8 @@ import pytest
 from benchmarks.harness.chat import CHAT, JSON, SSE, USUAL, completion, config, stream, tokens_bundle
 from benchmarks.harness.parts import inline_guard
 
-from tocsin.exchange.exchange import Exchanges
 from tocsin.exchange.gated import GatedResponse
+from tocsin.exchange.opening import Exchanges
 from tocsin.memory import MemoryBudget
 
 

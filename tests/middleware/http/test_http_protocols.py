@@ -21,7 +21,8 @@ from tocsin.checking import problems_of
 from tocsin.cli.main import app
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
-from tocsin.exchange.exchange import Exchange, Exchanges
+from tocsin.exchange.exchange import Exchange
+from tocsin.exchange.opening import Exchanges
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.protocols.protocol import is_http, preset, presets

@@ -316,3 +316,15 @@ def test_the_bundle_is_served_with_the_same_threshold(promised: Path, tmp_path: 
         call.on_response_message(acme.Response(model="digits").SerializeToString())
         guard.judge([call])
         assert call.verdict is not None and call.verdict.severity == severity
+
+
+def test_without_a_file_to_write_it_says_what_a_bundle_would_promise(tmp_path: Path) -> None:
+    table, out = written(tmp_path / "scores.csv"), tmp_path / "risk.tocsin"
+    command = ("promise", table, "--score", "risk", "--label", "wrong", "--alpha", "0.05")
+    shown, saved = tocsin(*command), tocsin(*command, "--out", out)
+    assert shown.returncode == saved.returncode == 0, shown.stdout + shown.stderr
+    assert "a bundle would promise, on 1,050 of 1,500 safe rows" in shown.stdout
+    assert "nothing was written: name the bundle with --out" in shown.stdout
+    promised = [line for line in saved.stdout.splitlines() if "threshold, critical" in line]
+    assert promised and set(promised) <= set(shown.stdout.splitlines())
+    assert {path.name for path in tmp_path.iterdir()} == {"scores.csv", "risk.tocsin"}

@@ -27,14 +27,18 @@ def opinion_of(prompt: str) -> Reply:
 
 
 @contextmanager
-def guarded(address: JudgeServer | str, *, bundle: Path | None = None, **second: Any) -> Iterator[Guarded]:
+def guarded(
+    address: JudgeServer | str, *, bundle: Path | None = None, adapt: Any = None, **second: Any
+) -> Iterator[Guarded]:
     """A relay before a model server, with a second opinion."""
     url = address if isinstance(address, str) else address.url
     settings = {
         "judge": {"url": url, "model": "judge"}, "opinions": RATING, "share": 1.0, "calls_per_minute": 1_000_000,
         **second,
     }  # fmt: skip
-    model = {"protocol": "openai", "bundle": bundle, "ask": bundle is not None, "second_opinion": settings}
+    model = {
+        "protocol": "openai", "bundle": bundle, "ask": bundle is not None, "adapt": adapt, "second_opinion": settings,
+    }  # fmt: skip
     config = Config(models={"m": model}, mode="annotate")
     server = OpenAIServer()
     with serving(server.app()) as upstream, serve_guard(config, upstream=upstream.removeprefix("http://")) as guard:
@@ -52,6 +56,12 @@ class Guarded:
         response = self._client.post("/v1/chat/completions", json=body, headers=headers)
         assert response.status_code == 200, response.text
         return response.text
+
+    def complete(self, messages: list[dict[str, str]]) -> str:
+        """The answer to a conversation."""
+        response = self._client.post("/v1/chat/completions", json={"model": "m", "messages": messages})
+        assert response.status_code == 200, response.text
+        return str(response.json()["choices"][0]["message"]["content"])
 
     def given(self, **labels: str) -> float:
         return self.guard.metric("tocsin_second_opinions_total", model="m", **labels)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.harness.judge_server import judge_server
 from pydantic import TypeAdapter
 
 from tocsin.configuration.second_opinion import OpinionConfig
@@ -16,7 +18,7 @@ from tocsin.opinions.lost import Lost
 from tocsin.opinions.opinion import Opinion
 from tocsin.opinions.prompt import Prompt, read_prompt
 from tocsin.opinions.registry import OPINIONS, opinion_of
-from tocsin.protocols.texts import Conversation
+from tocsin.protocols.texts import Conversation, Turn
 
 CONVERSATION = Conversation("2 + 2?", "5, see {question}")
 
@@ -37,6 +39,10 @@ class Scripted:
         self.prompts.append(prompt)
         return self._text
 
+    def continuation(self, before: str, text: str) -> float:
+        self.prompts.append(before + text)
+        return float(self._first(before, text))
+
 
 def opinion(**settings: Any) -> Opinion:
     config: OpinionConfig = TypeAdapter(OpinionConfig).validate_python(settings)
@@ -44,7 +50,7 @@ def opinion(**settings: Any) -> Opinion:
 
 
 def test_every_kind_of_the_configuration_is_there() -> None:
-    kinds = {"rating", "rubric", "checklist", "reference"}
+    kinds = {"rating", "rubric", "checklist", "reference", "dissatisfaction", "follow_up", "density_ratio"}
     assert set(OPINIONS) == kinds and all(OPINIONS[kind].source for kind in kinds)  # type: ignore[attr-defined]
 
 
@@ -108,6 +114,66 @@ def test_without_references_the_judge_answers_first() -> None:
     judge = Scripted({"A": 0.5, "B": 0.5}, text=" 4 ")
     assert opinion(kind="reference").ask(judge, CONVERSATION) == 0.5
     assert judge.prompts[0] == "2 + 2?" and len(judge.prompts) == 3 and "A: 4\n" in judge.prompts[2]
+
+
+def test_a_follow_up_compares_what_displeased_and_pleased_users_would_say() -> None:
+    likely = {" No.": -3.0, " Wrong.": -5.0, " Thanks.": -1.0}
+    judge = Scripted(lambda before, text: likely[text])
+    score = opinion(kind="follow_up", displeased=["No.", "Wrong."], pleased=["Thanks."]).ask(judge, CONVERSATION)
+    assert score == pytest.approx(-4 + 1)
+    assert judge.prompts[0] == "User: 2 + 2?\nAssistant: 5, see {question}\nUser: No."
+
+
+def echoed(prompt: str, nats: float) -> bytes:
+    """A completion that echoes its prompt, word by word with the blanks before, each with a log-probability, and adds a
+    token.
+    """
+    offsets = [0, *(at for at, character in enumerate(prompt) if character in " \n"), len(prompt)]
+    logprobs = {"text_offset": offsets, "token_logprobs": [None, *[-nats] * (len(offsets) - 1)]}
+    return json.dumps({"choices": [{"text": prompt, "logprobs": logprobs}]}).encode()
+
+
+def test_a_density_ratio_compares_two_models_by_the_tokens_of_the_answer_alone() -> None:
+    with judge_server(lambda prompt: echoed(prompt, 3.0)) as worse:
+        ratio = opinion(kind="density_ratio", worse={"url": worse.url, "model": "worse"})
+        judge = Scripted(lambda before, text: -1.0 * len(text.split()))
+        score = ratio.ask(judge, Conversation("2 + 2?", "It is 4."))
+    assert worse.prompts == ["User: 2 + 2?\nAssistant: It is 4."] == judge.prompts
+    assert score == pytest.approx((-9 + 3) / len(" It is 4."))
+
+
+@pytest.mark.parametrize(
+    "reply", ["no echo", b'{"choices": [{"logprobs": {"text_offset": [0], "token_logprobs": []}}]}']
+)
+def test_a_server_that_echoes_no_prompt_is_unreadable(reply: Any) -> None:
+    with judge_server(lambda prompt: reply) as server:
+        ratio = opinion(kind="density_ratio", worse={"url": server.url, "model": "worse"})
+        with pytest.raises(Lost) as lost:
+            ratio.ask(Scripted(lambda before, text: 0.0), CONVERSATION)
+    assert lost.value.reason == "unreadable"
+
+
+def test_dissatisfaction_is_about_the_answer_before_the_users_turn() -> None:
+    turns = (
+        Turn("system", "Be short."), Turn("user", "2 + 2?"), Turn("assistant", "5"), Turn("user", "No, that is wrong."),
+    )  # fmt: skip
+    judge = Scripted({"Yes": 0.6, "no": 0.2, "The": 0.2})
+    score = opinion(kind="dissatisfaction").ask(judge, Conversation("all of them", "Sorry: 4", turns))
+    assert score == pytest.approx(0.75)
+    assert "asked: 2 + 2?\nAn assistant answered: 5\nThen the user said: No, that is wrong." in judge.prompts[0]
+    assert "Sorry" not in judge.prompts[0]
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [(), (Turn("system", "Be short."), Turn("user", "hi")), (Turn("user", "hi"), Turn("assistant", "hello"))],
+    ids=["one message", "no answer yet", "ends with an answer"],
+)
+def test_where_nobody_reacts_to_an_answer_dissatisfaction_is_not_asked_about(turns: tuple[Turn, ...]) -> None:
+    judge = Scripted({"Yes": 1.0})
+    with pytest.raises(Lost) as lost:
+        opinion(kind="dissatisfaction").ask(judge, Conversation("hi", "hello", turns))
+    assert lost.value.reason == "no_next_turn" and not judge.prompts
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ def test_a_conversation_of_several_messages_names_who_says_what() -> None:
         {"role": "assistant", "content": None, "tool_calls": []}, {"role": "user", "content": "well?"},
     ]  # fmt: skip
     texts = Texts(preset("openai")["POST /v1/chat/completions"])
-    question, answer = texts.read(encoded({"messages": messages}), [encoded({"choices": [{"message": {}}]})])
+    question, answer, turns = texts.read(encoded({"messages": messages}), [encoded({"choices": [{"message": {}}]})])
+    assert turns == (("system", "be short"), ("user", "what is\nthis?"), ("user", "well?"))
     assert question == "system: be short\nuser: what is\nthis?\nuser: well?"
     assert answer == ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import re
@@ -33,6 +34,9 @@ from tests.middleware.opinions.served import PATIENCE, RATING, guarded, opinion_
 import tocsin
 from tocsin.configuration.config import Config
 from tocsin.judgement.guard import Guard
+from tocsin.judgement.sink import Sinks
+from tocsin.opinions.asking import DrawnCall
+from tocsin.opinions.models import OpinionJudge, opinion_models
 from tocsin.testing.guards import running
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -104,6 +108,29 @@ def test_alarms_of_opinions_become_events_and_evidence_finds_a_broken_promise(
             assert served.metric("tocsin_promise_log_evalue", model="m:rating", severity="critical") > 4.6
     alarms = [json.loads(line) for line in events.read_text().splitlines()]
     assert {alarm["data"].get("model") for alarm in alarms} == {"m:rating"}
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_an_opinions_event_carries_the_messages_that_it_is_about(
+    tmp_path: Path, rating_bundle: Path, is_streamed: bool
+) -> None:
+    events = tmp_path / "events.jsonl"
+    with judge_server(opinion_of) as judge, serving(OpenAIServer().app()) as upstream:
+        settings = {**content(judge.url, rating_bundle), "upstream": upstream.removeprefix("http://")}
+        with running(Config(**settings, events={"to": [{"file": events}], "payload": "both"})) as served:
+            body = {"model": "m", "messages": [{"role": "user", "content": "u=0.9"}], "stream": is_streamed}
+            httpx.post(f"http://{served.target}/v1/chat/completions", json=body, timeout=PATIENCE)
+            until(lambda: served.metric("tocsin_alarms_total", model="m:rating") == 1, PATIENCE)
+    (alarm,) = [json.loads(line) for line in events.read_text().splitlines()]
+    request, response = (base64.b64decode(alarm["data"][side]) for side in ("request", "response"))
+    assert b"u=0.9" in request and b'"choices"' in response
+
+
+def test_opinions_of_messages_that_are_no_json_are_judged_as_well(rating_bundle: Path) -> None:
+    config = Config(**content("http://127.0.0.1:9/v1", rating_bundle))
+    judge = OpinionJudge(config, opinion_models(config), Sinks())
+    about = DrawnCall("/a.B/C", b"\n\x01\xff", [b"\x00\xfe"], "", "", "", "", "share", 0.0)
+    assert [judge.judge("m:rating", score, about, 0) for score in (0.1, 3.9)] == ["none", "critical"]
 
 
 def test_rules_watch_an_opinion_as_a_model(tmp_path: Path, rating_bundle: Path) -> None:

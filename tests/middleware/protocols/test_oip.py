@@ -133,3 +133,64 @@ def test_the_shipped_definitions_agree_with_tritons_on_the_wire() -> None:
                 mine = ours.DESCRIPTOR.fields_by_name[name].message_type
                 their = theirs.DESCRIPTOR.fields_by_name[name].message_type
                 assert {f.name: f.number for f in mine.fields} == {f.name: f.number for f in their.fields}
+
+
+LARGE = 70_000  # bytes of a tensor, with which a message's contents are left where they are
+
+
+def large(kind: Any, field: str) -> bytes:
+    message = kind(model_name="m", id="x")
+    for name, size in (("out", 12), ("picture", LARGE), ("last", 4)):
+        getattr(message, field.partition("_")[2].partition("_")[0] + "s").add(name=name, datatype="UINT8", shape=[size])
+        getattr(message, field).append(bytes([7]) * size)
+    return bytes(message.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "read"),
+    [(triton.ModelInferResponse, "raw_output_contents", oip.read_response),
+     (triton.ModelInferRequest, "raw_input_contents", oip.read_request)],
+)  # fmt: skip
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4),
+    inserted=st.binary(max_size=12), at=st.integers(0, 400), end=st.integers(0, 30),
+)  # fmt: skip
+@example(changes=[], inserted=b"", at=0, end=0)
+@example(changes=[], inserted=b"\x0a\x01n", at=0, end=0)  # the model's name twice
+@example(
+    changes=[], inserted=b"\x32\x82\x80\x00ab\x3a\x82\x80\x00ab", at=0, end=0
+)  # a length in more bytes than it takes
+@example(changes=[], inserted=b"\xb2\x00\x02ab\xba\x00\x02ab", at=0, end=0)  # and a tag
+@example(changes=[], inserted=b"\x32" + b"\x82" + b"\x80" * 9 + b"\x00ab", at=0, end=0)  # a length that is none
+def test_large_messages_are_what_protobuf_says(
+    kind: Any, field: str, read: Any, changes: list[tuple[int, int]], inserted: bytes, at: int, end: int
+) -> None:
+    content = bytearray(large(kind, field))
+    where = [
+        *range(len(content) - LARGE - 200),
+        *range(len(content) - 200, len(content)),
+    ]  # not inside of the large one
+    for place, value in changes:
+        content[where[place % len(where)]] = value
+    place = where[at % len(where)]
+    content[place:place] = inserted
+    message = bytes(content[: len(content) - end])
+    try:
+        parsed = read(message)
+    except Unscored as why:
+        assert why.reason in ("undecodable", "shape", "dtype")
+        assert changes or inserted or end
+        return
+    expected = kind.FromString(message)
+    assert parsed.model == expected.model_name
+    assert list(parsed.raw) == list(getattr(expected, field)) or not getattr(expected, field)
+    assert [parsed.raw[place] for place in range(len(parsed.raw))] == parsed.raw[:]
+
+
+def test_of_a_large_message_with_very_many_fields_all_is_parsed() -> None:
+    message = triton.ModelInferResponse(model_name="m")
+    for number in range(300):
+        message.outputs.add(name=f"t{number}", datatype="UINT8", shape=[300])
+        message.raw_output_contents.append(bytes([number % 256]) * 300)
+    parsed = oip.read_response(message.SerializeToString())
+    assert list(parsed.raw) == list(message.raw_output_contents)

@@ -1,7 +1,5 @@
 """The relay's own CPU with second opinions on, beside the same relay without.
 
-python -m benchmarks.second_opinion --json second_opinion.json
-
 The response is a chat completion of 4 KB with log-probabilities from nginx, the load generator h2load over HTTP/1.1,
 the judge a stand-in in this process. CPU is that of the relay's process with all of its threads, those that ask the
 judge too. The ways take turns within each round; of each, the least of all rounds counts, because whatever else runs on
@@ -14,6 +12,7 @@ import json
 import tempfile
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from rich.table import Table
 
@@ -23,7 +22,7 @@ from benchmarks.dataplane.load import Shape, load_http1
 from benchmarks.harness.chat import CHAT
 from benchmarks.harness.judge_server import judge_server
 from benchmarks.http_relay import start_model
-from benchmarks.report import Check, arguments, at_most, console, finish
+from benchmarks.report import Check, at_most, console
 
 SHAPE, WARM_UP = Shape(16, 16, 8_000), Shape(16, 16, 500)
 LIMIT = 1.03  # times the CPU of the relay without second opinions
@@ -32,15 +31,14 @@ SHARES = {PER_CENT: 0.01, EVERY: 1.0}
 CALLS_PER_MINUTE = 60
 
 
-def main() -> None:
-    """Measure, print and check."""
-    options = arguments(__doc__ or "", rounds={"type": int, "default": 15, "help": "how often each way is measured"})
+def cost(rounds: int) -> tuple[dict[str, Any], list[Check]]:
+    """CPU of each way, measured in so many rounds. Raises SystemExit where a program is missing."""
     if lacking := missing():
         raise SystemExit(f"this benchmark needs programs that are not installed: {lacking}")
     started: list[Hop] = []
     with tempfile.TemporaryDirectory(prefix="tocsin-second-opinion-") as folder:
         try:
-            costs, judged = measure(Path(folder), options.rounds, started)
+            costs, judged = measure(Path(folder), rounds, started)
         finally:
             for hop in started:
                 if hop.process is not None:
@@ -53,12 +51,11 @@ def main() -> None:
     for name, values in costs.items():
         table.add_row(name, f"{min(values):.1f}", f"{median(values):.1f}", f"{ratios[name]:.3f}")
     console.print(table, f"the judge was asked {judged:,} times", sep="\n")
-    checks: list[Check] = [
+    return {"cpu_us": costs, "ratios": ratios, "judge_calls": judged}, [
         at_most(f"{name}: CPU, of the relay without", ratio, LIMIT)
         for name, ratio in ratios.items()
         if PER_CENT in name
     ]
-    finish({"cpu_us": costs, "ratios": ratios, "judge_calls": judged}, checks, options.json)
 
 
 def measure(work: Path, rounds: int, started: list[Hop]) -> tuple[dict[str, list[float]], int]:
@@ -94,7 +91,3 @@ def _ratio(costs: dict[str, list[float]], name: str) -> float:
     """A way's CPU, of that of the same build without second opinions."""
     build = name.partition(", ")[2]
     return min(costs[name]) / min(costs[named(OFF, compiled=bool(build))])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,64 @@
+"""What is done to a response of HTTP, and the parts in which it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from tocsin.judgement.call import Fault
+from tocsin.verdict import METADATA_KEY
+
+Headers = Iterable[tuple[str, str]]
+
+# Of a body that goes on as other bytes these would not be true any more.
+BODY_DEPENDENT_FIELDS = frozenset(
+    {"content-length", "content-encoding", "etag", "content-md5", "digest", "content-digest", "repr-digest"}
+)
+EVENTS, LINES, DOCUMENT = "text/event-stream", "lines", "document"
+_LINES_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-lines"})
+
+
+class Segment(NamedTuple):
+    """A part of a response. `raw` are its bytes as the caller gets them, `messages` the messages in it that are judged,
+    or the reason why they cannot be. `is_done`: the response says that nothing follows, so that everything is judged
+    before this part goes on.
+    """
+
+    raw: bytes
+    messages: Sequence[tuple[bytes | None, Fault | None]] = ()
+    is_done: bool = False
+
+
+class ResponseTreatment(NamedTuple):
+    """What will be done to a response. `is_judged`: it is read; otherwise it passes unchanged. `kind`: EVENTS, LINES or
+    DOCUMENT. `rewrites`: the body goes on as other bytes, so that the headers `BODY_DEPENDENT_FIELDS` must be dropped.
+    """
+
+    is_judged: bool
+    kind: str = DOCUMENT
+    rewrites: bool = False
+
+
+def kind_of(content_type: str) -> str:
+    """How a response of that type is read, "" where it cannot be."""
+    if content_type == EVENTS:
+        return EVENTS
+    if content_type in _LINES_TYPES:
+        return LINES
+    is_json = content_type in ("application/json", "text/json") or content_type.endswith("+json")
+    return DOCUMENT if is_json else ""
+
+
+def without_verdict(headers: Headers) -> list[tuple[str, str]]:
+    """Header fields without a verdict that another party wrote."""
+    return [(name, value) for name, value in headers if name.lower() != METADATA_KEY]
+
+
+def until_done(segments: Sequence[Segment]) -> bytes:
+    """The bytes of segments up to the one that ends the response."""
+    parts = []
+    for segment in segments:
+        if segment.is_done:
+            break
+        parts.append(segment.raw)
+    return b"".join(parts)
