@@ -28,7 +28,7 @@ Rows = NDArray[np.intp]
 
 
 class Counting(NamedTuple):
-    """What the scale set decides: the scale of the joint score, and the edges and brackets between which it is counted."""
+    """What the scale set decides: the scale of the joint score, and the edges and brackets by which it is counted."""
 
     reference: Float64  # (a, d), each column ascending
     rule: str
