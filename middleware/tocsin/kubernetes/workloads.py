@@ -110,7 +110,7 @@ def move_server_port(container: Document, old: int, new: int) -> bool:
 
 
 def _ports_told(container: Document) -> Iterator[tuple[Any, Any, str, str]]:
-    """Where a container's settings name a port: what holds the text, its key there, the text before the port, the port."""
+    """Where a container's settings name a port: what holds the text, its key, the text before the port, the port."""
     for words in (container.get("command") or [], container.get("args") or []):
         for at, word in enumerate(words):
             option, equals, value = str(word).partition("=")
