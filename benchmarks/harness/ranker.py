@@ -14,6 +14,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2
 from google.protobuf.message_factory import GetMessageClass
 
+from benchmarks.harness.serving import serving
 from tocsin.protocols.descriptors import pool_of
 from tocsin_detectors import Observations
 
@@ -205,12 +206,8 @@ def ranker(
         for file in descriptor_pb2.FileDescriptorSet.FromString(descriptor_set()).file:
             shown.Add(file)
         reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), server, pool=shown)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield service, f"127.0.0.1:{port}"
-    finally:
-        server.stop(0).wait()
+    with serving(server) as address:
+        yield service, address
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ import grpc
 import numpy as np
 from google.protobuf.message_factory import GetMessageClass
 
+from benchmarks.harness.serving import serving
 from tocsin.protocols.descriptors import pool
 
 POOL = pool("vllm_inference")
@@ -112,9 +113,5 @@ def engine() -> Iterator[tuple[Engine, str]]:
     served = Engine()
     server = grpc.server(futures.ThreadPoolExecutor(8))
     server.add_generic_rpc_handlers((served,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield served, f"127.0.0.1:{port}"
-    finally:
-        server.stop(0).wait()
+    with serving(server) as address:
+        yield served, address

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from benchmarks.harness.model_server import Model, model_server
 from benchmarks.harness.parts import INFER, STREAM_INFER, far_away, inference, running, safe_traffic, settings, streamed
+from benchmarks.harness.serving import serving
 from prometheus_client import CollectorRegistry
 
 import tocsin
@@ -125,12 +126,8 @@ def intercepted(guard: tocsin.Guard) -> Iterator[str]:
     model = Model()
     model.answers = ANSWERS
     server.add_generic_rpc_handlers((model,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(0).wait()
+    with serving(server) as address:
+        yield address
 
 
 def test_a_server_interceptor_annotates_and_alters_nothing(guard: tocsin.Guard, server: str) -> None:
@@ -251,12 +248,8 @@ class Forger(grpc.GenericRpcHandler):  # type: ignore[misc]
 def forging(*interceptors: Any, text: str = FORGED) -> Iterator[str]:
     server = grpc.server(futures.ThreadPoolExecutor(8), interceptors=interceptors)
     server.add_generic_rpc_handlers((Forger(text),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(0).wait()
+    with serving(server) as address:
+        yield address
 
 
 def verdicts(metadata: Any) -> list[str]:

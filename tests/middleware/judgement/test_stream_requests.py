@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 import pytest
 from benchmarks.harness.parts import STREAM_INFER, quick_bundle, running, safe_traffic, settings
+from benchmarks.harness.serving import serving
 from tritonclient.grpc import service_pb2 as triton
 
 import tocsin
@@ -84,12 +85,8 @@ class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
 def server(behaviour: Any, *interceptors: Any) -> Iterator[str]:
     started = grpc.server(futures.ThreadPoolExecutor(4), interceptors=interceptors)
     started.add_generic_rpc_handlers((Handler(behaviour),))
-    port = started.add_insecure_port("127.0.0.1:0")
-    started.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        started.stop(0).wait()
+    with serving(started) as address:
+        yield address
 
 
 class Counts:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from benchmarks.harness import ranker as acme
 from benchmarks.harness.parts import running
+from benchmarks.harness.serving import serving
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.command import tocsin as tocsin_command
@@ -93,12 +94,8 @@ class AioService(acme.AioRanker):
 def served(*interceptors: Any) -> Iterator[str]:
     server = grpc.server(futures.ThreadPoolExecutor(8), interceptors=interceptors)
     server.add_generic_rpc_handlers((Service(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(0).wait()
+    with serving(server) as address:
+        yield address
 
 
 def configured(upstream: str, bundle: Path, folder: Path, mode: str, **more: Any) -> Config:

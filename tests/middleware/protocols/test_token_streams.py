@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 from benchmarks.harness.parts import Running, running
+from benchmarks.harness.serving import serving
 from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as service
 
@@ -295,12 +296,8 @@ def engine(messages: Callable[[Any], Iterator[Any]]) -> Iterator[tuple[Engine, s
     server = grpc.server(futures.ThreadPoolExecutor(4))
     served_engine = Engine(messages)
     service.add_VllmEngineServicer_to_server(served_engine, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield served_engine, f"127.0.0.1:{port}"
-    finally:
-        server.stop(0).wait()
+    with serving(server) as address:
+        yield served_engine, address
 
 
 @contextmanager

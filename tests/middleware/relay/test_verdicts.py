@@ -26,6 +26,7 @@ from benchmarks.harness.parts import (
     safe_traffic,
     settings,
 )
+from benchmarks.harness.serving import serving
 from hyperframe.frame import DataFrame, HeadersFrame
 from tests.middleware.relay.test_verdict_fields import SPELLINGS
 
@@ -71,12 +72,8 @@ class Forger(grpc.GenericRpcHandler):  # type: ignore[misc]
 def forger(behave: Behave) -> Iterator[str]:
     server = grpc.server(futures.ThreadPoolExecutor(8))
     server.add_generic_rpc_handlers((Forger(behave),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(0).wait()
+    with serving(server) as address:
+        yield address
 
 
 def everywhere(request: bytes, context: Any) -> bytes:
