@@ -37,7 +37,9 @@ class State:
         self._looks: list[Callable[[], None]] = []
 
     def sessions(self, model: str, digest: str, promise: Promise, config: ModelConfig) -> SessionStore:
-        """Whoever remembers the sessions of a model with that bundle; windows of another bundle are none of its own."""
+        """The store of a model's sessions: in Redis where their calls may reach several processes. Sessions that were begun
+        by another bundle are not in it.
+        """
         assert promise.sessions is not None
         idle, most = config.session_idle.total_seconds(), config.max_sessions
         if not config.sessions_hop or self._config is None or self._connection is None:
@@ -52,7 +54,7 @@ class State:
             self._connection.looks = [*(store.look for store in self._stores), *self._looks]
 
     def once(self, repeat: float) -> Deduplicator | None:
-        """Who knows which alarms replicas have told in so many seconds; None where there is no Redis."""
+        """What keeps replicas from sending one alarm twice within `repeat` seconds; None without Redis."""
         if self._config is None or self._connection is None:
             return None
         return RedisClaims(self._connection, self._config.prefix, repeat)
