@@ -37,8 +37,8 @@ class State:
         self._looks: list[Callable[[], None]] = []
 
     def sessions(self, model: str, digest: str, promise: Promise, config: ModelConfig) -> SessionStore:
-        """The store of a model's sessions: in Redis where their calls may reach several processes. Sessions that were begun
-        by another bundle are not in it.
+        """The store of a model's sessions: in Redis where their calls may reach several processes. Sessions that were
+        begun by another bundle are not in it.
         """
         assert promise.sessions is not None
         idle, most = config.session_idle.total_seconds(), config.max_sessions
