@@ -33,7 +33,7 @@ class Processor(service.ExternalProcessorServicer):  # type: ignore[misc]
                 call = self._guard.call(INFER, {})
                 assert call is not None
                 call.on_response_message(request.response_body.body[5:])
-                await self._batcher.judged(call)
+                await self._batcher.judge(call)
                 verdict = call.verdict.to_metadata() if call.verdict is not None else ""
                 yield messages.ProcessingResponse(response_body=messages.BodyResponse())
             elif request.HasField("response_trailers"):

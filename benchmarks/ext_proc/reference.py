@@ -39,7 +39,7 @@ class Reference:
             reply = ProcessingResponse()
             if part == "response_body":
                 call.on_response_message(request.response_body.body[5:])
-                judging = asyncio.ensure_future(self._batcher.judged(call))
+                judging = asyncio.ensure_future(self._batcher.judge(call))
                 if request.observability_mode:
                     await judging
                     return

@@ -132,6 +132,7 @@ def _require_classes(promise: Promise | None, scorer: Scorer) -> None:
 
 
 def _members(path: Path) -> dict[str, bytes]:
+    """The members of a bundle's zip file, each within its limit. Raises BundleError."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
@@ -176,6 +177,7 @@ def _unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 
 def _manifest(members: dict[str, bytes]) -> dict[str, Any]:
+    """The manifest, once the digests in it match the members. Raises BundleError."""
     try:
         manifest: dict[str, Any] = json.loads(members[MANIFEST])
     except ValueError as error:
@@ -212,6 +214,7 @@ def _pack(arrays: Arrays) -> bytes:
 
 
 def _unpack(content: bytes) -> Arrays:
+    """The arrays of a bundle, without NaN. Raises BundleError."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if sum(info.file_size for info in archive.infolist()) > LIMITS[ARRAYS]:

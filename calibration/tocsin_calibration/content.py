@@ -114,6 +114,7 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
 
 
 def _sessions(facts: Mapping[str, Any] | None, arrays: Arrays) -> SessionRule | None:
+    """The rule by which sessions are judged, None for responses. Raises BundleError."""
     if facts is None:
         return None
     band = None
@@ -127,6 +128,7 @@ def _sessions(facts: Mapping[str, Any] | None, arrays: Arrays) -> SessionRule | 
 
 
 def _inputs(names: list[str], arrays: Arrays) -> InputsReference:
+    """The reference of watched inputs. Raises BundleError where its arrays do not fit each other."""
     centre, axes, distance, rows = (arrays[name] for name in INPUTS)
     fits = axes.ndim == 2 and centre.shape == axes.shape[:1] and axes.shape[1] and distance.shape == (3,)
     fits = (

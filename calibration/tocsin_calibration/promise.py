@@ -167,6 +167,7 @@ class Promise:
     def _judge_sessions(
         self, joint: list[float], by_detector: list[list[float]] | Float64, sessions: Sequence[Progress] | None
     ) -> Judged:
+        """Judge rows (n,) in their order, each as the next step of its session."""
         assert self.sessions is not None
         if sessions is None:
             sessions = [self.sessions.start() for _ in joint]

@@ -28,7 +28,7 @@ Rows = NDArray[np.intp]
 
 
 class Counting(NamedTuple):
-    """What the scale set decides: the scale of the joint score, and the edges and brackets between which it is counted."""
+    """What the scale set decides: the scale of the joint score, and the edges and brackets by which it is counted."""
 
     reference: Float64  # (a, d), each column ascending
     rule: str
@@ -122,8 +122,8 @@ def combination_of(
     if rule != LEARNT:
         return None
     scale = JointScore(reference, "any")
-    bad = None if failures is None else scale.evidence(checked(failures))
-    return combination_weights(scale.evidence(safe), bad)
+    bad = None if failures is None else scale.surprisals(checked(failures))
+    return combination_weights(scale.surprisals(safe), bad)
 
 
 def alphas_of(alpha: float | Mapping[str, float]) -> dict[str, float]:

@@ -112,6 +112,7 @@ def _alike(promise: Stated) -> str:
 
 
 def _of_steps(promise: Stated, severity: str) -> str:
+    """The sentence of a promise for each step of a session."""
     unit, parts = promise.unit, [promise.limits, *promise.groups.values()]
     return (
         f"{severity}: at each step, at most {percent(promise.alphas[severity])} of safe {unit} like the {promise.n:,} "
@@ -121,6 +122,7 @@ def _of_steps(promise: Stated, severity: str) -> str:
 
 
 def _of_groups(promise: Stated, severity: str) -> str:
+    """The sentence of a promise for each group."""
     others = "" if promise.others is None else f" and at most as many of all other groups' {promise.unit} together"
     lack = ", and nothing is promised for other groups" if promise.others is None else ""
     parts = list(promise.parts.values())
@@ -145,6 +147,7 @@ def _terms_of(promise: Stated, severity: str, parts: Sequence[Limits]) -> str:
 
 
 def _seen_in(promise: Stated, severity: str, parts: Sequence[Limits]) -> str:
+    """Which rates one calibration set lets a user see in these parts."""
     if all(limits.sure[severity] is None for limits in parts):
         ranges = [limits.rate_range(severity) for limits in parts]
         low, high = percent(min(low for low, _ in ranges)), percent(max(high for _, high in ranges))

@@ -175,6 +175,7 @@ class Observations(FittingData, Mapping[str, Float32]):
 
 
 def _numeric(name: str, values: ArrayLike) -> NDArray[np.generic]:
+    """An array of numbers with a row a response. Raises SignalError, naming the signal."""
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise SignalError(f"signal '{name}' is of type {array.dtype}, but a detector reads numbers")

@@ -148,6 +148,7 @@ class Scorer:
         return {name: width or TRIED * self.units[name] for name, width in self.signals.items()}
 
     def _notices(self, signal: str, bad: float, usual: NDArray[np.bool_]) -> bool:
+        """Whether a bad value at any place of a signal makes a score of `usual` columns not finite."""
         widths = self._widths()
         for start in range(0, widths[signal], 256):
             rows = min(256, widths[signal] - start)

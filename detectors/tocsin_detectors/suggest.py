@@ -91,6 +91,7 @@ def _looks_like(safe: Observations, signal: str) -> str:
 def _try(
     detector: Detector, spec: str, train: Observations, held_out: Observations, other: Observations | None, seed: int
 ) -> Suggestion:
+    """Fit a detector, and measure its cost and how well it separates `other` from held-out safe responses."""
     scorer = Scorer(build_graph([detector.fit(train, seed=seed)], train))
     separability = None
     if other is not None:

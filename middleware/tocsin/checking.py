@@ -89,6 +89,7 @@ def _checks(config: Config) -> Iterator[Callable[[], object]]:
 
 
 def _problem_of(check: Callable[[], object]) -> list[str]:
+    """What a check says is wrong, in a list of one; empty where nothing is."""
     try:
         check()
     except MISTAKES as error:

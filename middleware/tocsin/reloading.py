@@ -114,6 +114,7 @@ class Reloader:
             return summary
 
     async def _reload(self) -> str:
+        """Read the file and follow it everywhere, or nowhere. Returns what has changed, in words."""
         if self._path is None:
             raise ReloadError("there is no file to read again")
         before, had, promised = self._guard.config, self._guard.models, self._promises

@@ -79,6 +79,7 @@ def compare(
 
 
 def _advice(old: dict[str, PromiseCheck], new: dict[str, PromiseCheck], chance: float) -> str:
+    """Which of the two calibrations to use; `chance` is that of scores shifting so by chance."""
     broken = [name for name, check in old.items() if check.word == "broken"]
     worse = [name for name, check in new.items() if check.word == "broken"]
     if worse:

@@ -234,6 +234,7 @@ def _labelled(
     costs: Costs,
     dcs: ArrayLike | None,
 ) -> Labelled:
+    """What labels say: accuracy, how scores order answers, and what the risk policy earns."""
     both = correct.any() and not correct.all()
     names = None if groups is None else np.asarray(groups, str)
     accuracy = {} if names is None else {str(name): float(correct[names == name].mean()) for name in np.unique(names)}
@@ -254,6 +255,7 @@ def _labelled(
 
 
 def _probabilities(weighed: WeighedAnswers, correct: NDArray[np.bool_], costs: Costs) -> Probabilities:
+    """How well a policy's probabilities are calibrated, and what its decisions earn an answer."""
     decisions = np.asarray(weighed.decisions)
     value = ternary(correct, decisions == "abstain", costs.loads)
     reviewed = decisions == "flag"
@@ -279,6 +281,7 @@ def _power(
     failed_sessions: Sequence[str] | None,
     failed_groups: Sequence[str] | None,
 ) -> Power:
+    """How many failures alarm, and how well scores separate them from safe responses."""
     metrics = None
     if fine is not None:
         failed = by_session(promise, failures, failed_sessions)

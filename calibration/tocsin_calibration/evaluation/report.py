@@ -44,6 +44,7 @@ def report(evaluation: Evaluation, *, title: str, promise: str, about: Sequence[
 
 
 def _sentence(name: str, check: PromiseCheck, unit: str) -> str:
+    """Whether one severity's promise was kept, as HTML."""
     words = {
         "kept": "The promise was kept",
         "broken": "The promise was <b>broken</b>",
@@ -60,6 +61,7 @@ def _sentence(name: str, check: PromiseCheck, unit: str) -> str:
 
 
 def _alarms(evaluation: Evaluation) -> str:
+    """The section about alarm rates and p-values, as HTML."""
     total = sum(evaluation.pvalues)
     title = "P-values: flat where the promise holds, high at the left where too many responses stand out"
     notes = []
@@ -83,6 +85,7 @@ def _alarms(evaluation: Evaluation) -> str:
 
 
 def _kept_picture(checks: dict[str, PromiseCheck], title: str) -> str:
+    """Alarm rates with their intervals, as HTML; empty where nothing was counted."""
     rows = [
         ChartRow(name, check.rate, check.low, check.high, (check.least / check.n, check.most / check.n), check.word)
         for name, check in checks.items()
@@ -97,6 +100,7 @@ def _kept_picture(checks: dict[str, PromiseCheck], title: str) -> str:
 
 
 def _labelled(labelled: Labelled) -> list[str]:
+    """The section about labelled answers, as pieces of HTML."""
     curve = labelled.curve
     at = [round(i * (len(curve.risk) - 1) / 200) for i in range(201)]
     drawn = [Line([float(curve.coverage[i]) for i in at], [float(curve.risk[i]) for i in at])]
@@ -147,6 +151,7 @@ def _labelled(labelled: Labelled) -> list[str]:
 
 
 def _power(power: Power) -> list[str]:
+    """The section about failures, as pieces of HTML."""
     rows = [
         (f"caught, {name}", f"{count:,} of {power.n:,} ({count / power.n:.1%}; 99% interval {low:.1%} to {high:.1%})")
         for name, (count, low, high) in power.caught.items()

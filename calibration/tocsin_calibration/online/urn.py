@@ -80,6 +80,7 @@ class UrnTest:
         return parameters, totals, constants - _log_gamma(parameters).sum(axis=1)
 
     def _null_after(self, before: Counts | None) -> _Dirichlet:
+        """The law of the cells on safe traffic, given what was counted before."""
         if before is None or not any(before):
             return self._null
         key = tuple(before)

@@ -218,6 +218,7 @@ def _logistic(values: Float64, targets: Float64) -> tuple[float, float]:
 
 
 def _checked(scores: ArrayLike, correct: ArrayLike) -> tuple[Float64, Float64]:
+    """Scores (n,) and labels (n,) of 0 and 1. Raises CalibrationError."""
     values, right = np.asarray(scores, np.float64), np.asarray(correct, np.float64)
     if values.ndim != 1 or values.shape != right.shape or len(values) < 2:
         raise CalibrationError(

@@ -176,6 +176,7 @@ def _grid(scores: Float64) -> Float64:
 
 
 def _checked(scores: ArrayLike, losses: ArrayLike, risk: float) -> tuple[Float64, Float64]:
+    """Scores (n,) and losses (n,) in [0, 1]. Raises CalibrationError."""
     values, lost = np.asarray(scores, np.float64), np.asarray(losses, np.float64)
     if values.ndim != 1 or values.shape != lost.shape or not len(values):
         raise CalibrationError(

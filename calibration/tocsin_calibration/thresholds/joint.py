@@ -71,26 +71,26 @@ class LogPValueScale:
         n = len(ordered)
         knots, first = np.unique(ordered, return_index=True)
         self.p_at_least = np.append((1.0 + n - first) / (n + 1.0), 1.0 / (n + 1.0))
-        evidence = -np.log(self.p_at_least[:-1])
+        surprisals = -np.log(self.p_at_least[:-1])
         with np.errstate(over="ignore"):
-            slopes = np.diff(evidence) / np.diff(knots)
+            slopes = np.diff(surprisals) / np.diff(knots)
         tail = ordered[int(0.9 * n) :]
         excess = float((tail - tail[0]).mean()) or max(abs(float(knots[-1])), 1.0) * 1e-6
         # Piece i covers knots[i-1] < score <= knots[i]; piece 0 lies below every reference, the last one above.
         self.knots = knots
         self.start = np.concatenate([knots[:1], knots])
-        self.value = np.concatenate([evidence[:1], evidence])
+        self.value = np.concatenate([surprisals[:1], surprisals])
         self.slope = np.concatenate([[0.0], slopes, [1.0 / excess]])
 
     def lists(self) -> tuple[list[float], ...]:
         """Knots, starts, values, slopes and p-values of the pieces, for who looks up one score at a time."""
         return tuple(a.tolist() for a in (self.knots, self.start, self.value, self.slope, self.p_at_least))
 
-    def score_at(self, evidence: float) -> float:
-        """The largest score whose evidence does not exceed `evidence`: from there on it does."""
-        piece = int(np.searchsorted(self.value[1:], evidence, side="right"))
+    def score_at(self, surprisal: float) -> float:
+        """The largest score whose -log p does not exceed `surprisal`: from there on it does."""
+        piece = int(np.searchsorted(self.value[1:], surprisal, side="right"))
         slope = self.slope[piece]
-        return float(self.start[piece] + (evidence - self.value[piece]) / slope) if slope else float(self.start[piece])
+        return float(self.start[piece] + (surprisal - self.value[piece]) / slope) if slope else float(self.start[piece])
 
 
 class JointScore:
@@ -119,55 +119,58 @@ class JointScore:
 
     def __call__(self, scores: NDArray[np.floating]) -> tuple[Float64, Float64]:
         """Joint scores (m,) and each detector's p-values (m, d)."""
-        evidence, pieces = self._evidence(scores)
-        return self._join_columns(evidence), self._p_at_least.take(pieces).T
+        surprisals, pieces = self._surprisals(scores)
+        return self._join_columns(surprisals), self._p_at_least.take(pieces).T
 
-    def evidence(self, scores: NDArray[np.floating]) -> Float64:
-        """Each detector's evidence (m, d)."""
-        return self._evidence(scores)[0].T
+    def surprisals(self, scores: NDArray[np.floating]) -> Float64:
+        """Each detector's -log p (m, d) of scores (m, d), against the scale set."""
+        return self._surprisals(scores)[0].T
 
     def of(self, scores: list[float]) -> tuple[float, list[float]]:
         """The same for one response, to the bit."""
-        evidence, pvalues = [], []
+        surprisals, pvalues = [], []
         for (knots, start, value, slope, p_at_least), score in zip(self._lists, scores, strict=True):
             if score != score:  # a number that is none speaks for an alarm, as nothing could be said for calm
-                evidence.append(inf)
+                surprisals.append(inf)
                 pvalues.append(p_at_least[-1])
                 continue
             piece = bisect_left(knots, score)
-            evidence.append(value[piece] + slope[piece] * (score - start[piece]))
+            surprisals.append(value[piece] + slope[piece] * (score - start[piece]))
             pvalues.append(p_at_least[piece])
-        return self._join(evidence), pvalues
+        return self._join(surprisals), pvalues
 
-    def _evidence(self, scores: NDArray[np.floating]) -> tuple[Float64, NDArray[np.intp]]:
+    def _surprisals(self, scores: NDArray[np.floating]) -> tuple[Float64, NDArray[np.intp]]:
+        """Each detector's -log p (d, n) of scores (n, d), and the piece of its scale that each lies on."""
         columns = scores.T.astype(np.float64)
         pieces = np.empty(columns.shape, np.intp)
         for row, (scale, column) in enumerate(zip(self.scales, columns, strict=True)):
             pieces[row] = scale.knots.searchsorted(column)
         pieces += self._first
-        evidence = self._value.take(pieces) + self._slope.take(pieces) * (columns - self._start.take(pieces))
+        surprisals = self._value.take(pieces) + self._slope.take(pieces) * (columns - self._start.take(pieces))
         if (unknown := np.isnan(columns)).any():  # as in `of`
-            evidence[unknown] = inf
-        return evidence, pieces
+            surprisals[unknown] = inf
+        return surprisals, pieces
 
-    def _join(self, evidence: list[float]) -> float:
+    def _join(self, surprisals: list[float]) -> float:
+        """One nonconformity score from the detectors' -log p, by the rule."""
         if self._needed == 1:
-            return max(evidence)
+            return max(surprisals)
         if self._needed:
-            return sorted(evidence)[-self._needed]
+            return sorted(surprisals)[-self._needed]
         total = 0.0
-        for weight, log_pvalues in zip(self._weights, evidence, strict=True):
+        for weight, surprisal in zip(self._weights, surprisals, strict=True):
             if weight:
-                total += weight * log_pvalues
+                total += weight * surprisal
         return total
 
-    def _join_columns(self, evidence: Float64) -> Float64:
+    def _join_columns(self, surprisals: Float64) -> Float64:
+        """The same for n responses: (d, n) -> (n,)."""
         if self._needed == 1:
-            return np.asarray(evidence.max(axis=0))
+            return np.asarray(surprisals.max(axis=0))
         if self._needed:
-            return np.asarray(np.sort(evidence, axis=0)[-self._needed])
-        total = np.zeros(evidence.shape[1])
-        for weight, row in zip(self._weights, evidence, strict=True):
+            return np.asarray(np.sort(surprisals, axis=0)[-self._needed])
+        total = np.zeros(surprisals.shape[1])
+        for weight, row in zip(self._weights, surprisals, strict=True):
             if weight:
                 total += weight * row
         return total

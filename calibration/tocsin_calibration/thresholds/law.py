@@ -97,6 +97,7 @@ class FalseAlarmLaw:
         return counts, self._shares(m, counts)
 
     def _shares(self, m: int, counts: range) -> NDArray[np.float64]:
+        """The Beta-Binomial probabilities of these counts among m, scaled to sum to 1."""
         a, b = self.n + 1 - self.k, self.k
         log_beta = lgamma(a) + lgamma(b) - lgamma(a + b)
         logs = np.array(

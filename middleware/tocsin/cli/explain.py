@@ -112,6 +112,7 @@ def _in_file(path: Path, wanted: str) -> dict[str, Any]:
 
 
 def _live(address: str, wanted: str) -> dict[str, Any]:
+    """The event of an alarm that a running Tocsin remembers. Raises TocsinError."""
     try:
         with urllib.request.urlopen(f"http://{address}/alarms", timeout=10) as answer:
             events: list[dict[str, Any]] = json.load(answer)

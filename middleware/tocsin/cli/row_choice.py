@@ -86,6 +86,7 @@ def _seconds(times: NDArray[np.object_], path: Path) -> NDArray[np.float64]:
 
 
 def _incident(text: str) -> tuple[float, float]:
+    """Start and end of a time that is left out, in Unix seconds. Raises ConfigError."""
     start, slash, end = text.partition("/")
     try:
         if not slash:

@@ -79,7 +79,7 @@ class Batcher:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
-    async def judged(self, call: Call) -> None:
+    async def judge(self, call: Call) -> None:
         """Judge the call with others, and wait for its verdict."""
         waiting = _Future(self._loop.create_future())
         self.submit(call, waiting)

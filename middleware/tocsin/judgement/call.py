@@ -273,7 +273,7 @@ class StreamedCall(Call):
         """This verdict was acted upon."""
         self.verdict, self._concluded = verdict, True
 
-    def judged(self, piece: Call) -> None:
+    def on_piece_judged(self, piece: Call) -> None:
         """A piece has its verdict, or passed without one."""
         self.pending -= 1
         if piece.verdict is not None or not self.model:

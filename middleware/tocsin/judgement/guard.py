@@ -323,7 +323,7 @@ class Guard:
             if isinstance(call, MessageRun):
                 call.tell_stream()
             else:
-                parent.judged(call)
+                parent.on_piece_judged(call)
             if parent.is_closed and not parent.pending:
                 self._end_sessions(parent)
 

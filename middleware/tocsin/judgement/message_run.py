@@ -137,11 +137,11 @@ class MessageRun(Call):
         """The run is judged, or has passed without that: the stream knows its verdicts."""
         stream = self.stream
         if not self.pieces:
-            stream.judged(self)
+            stream.on_piece_judged(self)
             return
         stream.pending += len(self.pieces) - 1
         for piece in self.pieces:
-            stream.judged(piece)
+            stream.on_piece_judged(piece)
 
     def _piece(self, first: int, messages: int) -> Call:
         stream = self.stream

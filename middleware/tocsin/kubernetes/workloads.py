@@ -92,7 +92,7 @@ def move_server_port(container: Document, old: int, new: int) -> bool:
     """Have the container's server listen on `new` instead of `old`, in place; whether its arguments or environment say
     where it listens, and nothing of it listens on `new`, so that it can be done.
     """
-    ports = list(_ports_told(container))
+    ports = list(_named_ports(container))
     if str(old) not in (value for *_, value in ports) or str(new) in (value for *_, value in ports):
         return False
     for holder, key, prefix, value in ports:
@@ -109,8 +109,8 @@ def move_server_port(container: Document, old: int, new: int) -> bool:
     return True
 
 
-def _ports_told(container: Document) -> Iterator[tuple[Any, Any, str, str]]:
-    """Where a container's settings name a port: what holds the text, its key there, the text before the port, the port."""
+def _named_ports(container: Document) -> Iterator[tuple[Any, Any, str, str]]:
+    """Where a container's settings name a port: what holds the text, its key, the text before the port, the port."""
     for words in (container.get("command") or [], container.get("args") or []):
         for at, word in enumerate(words):
             option, equals, value = str(word).partition("=")

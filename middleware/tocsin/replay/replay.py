@@ -35,7 +35,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Loud:
+class ReplayedAlarm:
     """An alarm: its row in the order of time, its severity, joint p-value and p-values by detector."""
 
     row: int
@@ -60,7 +60,7 @@ class Replay:
     drift: list[float]
     paged: dict[str, int | None]
     drifted: int | None
-    loudest: list[Loud]
+    loudest: list[ReplayedAlarm]
     inputs: list[float]  # log of the evidence that inputs have changed, at `seen_at`; empty where they are not watched
     inputs_changed: int | None
     finding: Finding | None = None  # the last that was beyond a limit; times in it are numbers of trials
@@ -266,7 +266,7 @@ def _lowest_pvalues(
     severities: Sequence[str | None],
     pvalues: Sequence[float],
     details: Sequence[Iterable[float]] | NDArray[np.float64],
-) -> list[Loud]:
+) -> list[ReplayedAlarm]:
     """The alarms with the lowest p-values, the lowest first."""
     rows = sorted((row for row, severity in enumerate(severities) if severity), key=lambda row: pvalues[row])
     result = []
@@ -274,6 +274,8 @@ def _lowest_pvalues(
         severity = severities[row]
         assert severity is not None
         result.append(
-            Loud(row, severity, pvalues[row], dict(zip(promise.detectors, map(float, details[row]), strict=True)))
+            ReplayedAlarm(
+                row, severity, pvalues[row], dict(zip(promise.detectors, map(float, details[row]), strict=True))
+            )
         )
     return result

@@ -113,6 +113,7 @@ def _exporter(config: TelemetryConfig, signal: Signal) -> Any:
 
 
 def _protocol(config: TelemetryConfig, signal: Signal) -> Literal["grpc", "http"]:
+    """The protocol of one signal: the configuration's, or that of OpenTelemetry's own variables."""
     configured = _environment_value(signal, "PROTOCOL")
     if "protocol" in config.model_fields_set or not configured:
         return config.protocol

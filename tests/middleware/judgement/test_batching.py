@@ -44,7 +44,7 @@ def test_turns_that_bring_more_share_a_batch(tmp_path: Path, arrivals: list[int]
                 call = Call(METHOD, {}, "", False)
                 call.response = answer
                 calls.append(call)
-                waits.append(asyncio.ensure_future(batcher.judged(call)))
+                waits.append(asyncio.ensure_future(batcher.judge(call)))
             await asyncio.sleep(0)
         await asyncio.wait_for(asyncio.gather(*waits), 60)
         return calls
@@ -84,7 +84,7 @@ def test_large_responses_are_judged_beside_the_loop_and_nobody_waits_for_them(tm
         batcher, order = Batcher(guard), list[Call]()
 
         async def judged(call: Call) -> None:
-            await batcher.judged(call)
+            await batcher.judge(call)
             order.append(call)
 
         calls = [call_of(content) for content in (by_bytes, by_rows, few)]
@@ -105,7 +105,7 @@ def judged_at_once(guard: Guard, content: bytes, count: int) -> list[Call]:
     async def arrive() -> list[Call]:
         batcher = Batcher(guard)
         calls = [call_of(content) for _ in range(count)]
-        await asyncio.wait_for(asyncio.gather(*map(batcher.judged, calls)), 60)
+        await asyncio.wait_for(asyncio.gather(*map(batcher.judge, calls)), 60)
         batcher.close()
         return calls
 

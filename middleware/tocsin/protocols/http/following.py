@@ -80,6 +80,7 @@ class Chain:
 
 
 def through(outer: Follow, inner: Follow) -> Follow:
+    """Follow one path and then another from there."""
     if inner is itself:
         return outer
     return Chain([outer, *(inner.parts if isinstance(inner, Chain) else (inner,))])
