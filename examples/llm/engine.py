@@ -81,8 +81,9 @@ class Model:
         while going:
             positions = (attended.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
             output = self.model(
-                input_ids=ids, attention_mask=attended, position_ids=positions, past_key_values=cache, use_cache=True
-            )
+                input_ids=ids, attention_mask=attended, position_ids=positions, past_key_values=cache, use_cache=True,
+                logits_to_keep=1,
+            )  # fmt: skip
             cache, logits = output.past_key_values, output.logits[:, -1].float()
             logprobs = torch.log_softmax(logits, dim=-1)
             chosen = torch.full((len(batch), 1), pad)
