@@ -1,12 +1,12 @@
 """Mixed traffic through all three modes for minutes, while things are broken on purpose.
 
 Every call is made twice, to the model server itself and through a relay, and everything that a caller can observe is
-compared: messages, status, details, metadata; over HTTP status, fields and bodies, verdicts apart, through the relay and through
-an Envoy whose external processor the same process is. Meanwhile the model server is killed, stopped and started again,
-relays are told to reload broken and good files, and one is ended and started again. A call that overlaps such a fault
-may fail; it may never be altered. Memory of the relays is watched, what is resident, what is in use of it (much finer)
-and what the C library keeps free, and so are file descriptors. Beside them all, a caller of each relay misbehaves: it
-ignores windows, never reads, floods, breaks rules or vanishes; nobody else may notice.
+compared: messages, status, details, metadata; over HTTP status, fields and bodies, verdicts apart, through the relay
+and through an Envoy whose external processor the same process is. Meanwhile the model server is killed, stopped and
+started again, relays are told to reload broken and good files, and one is ended and started again. A call that overlaps
+such a fault may fail; it may never be altered. Memory of the relays is watched, what is resident, what is in use of it
+(much finer) and what the C library keeps free, and so are file descriptors. Beside them all, a caller of each relay
+misbehaves: it ignores windows, never reads, floods, breaks rules or vanishes; nobody else may notice.
 """
 
 from __future__ import annotations
