@@ -58,7 +58,7 @@ GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 # would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist demo-installed image sbom examples demo-llm demo-openai demo-robot fiper clean test-image chart test-lowest test-pythons lint-workflows fuzz-atheris
+.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist demo-installed image sbom examples demo-llm demo-openai demo-robot fiper clean test-image chart test-lowest test-pythons lint-workflows fuzz-atheris test-wheel
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -195,6 +195,12 @@ dist: $(VENV)/dev build/tools/.made ## what a release uploads, in dist/: the sou
 	$(TOOLS)/twine check --strict dist/*
 	$(TOOLS)/check-wheel-contents dist/*.whl
 	$(BIN)/python -m benchmarks.installed --pythons $(PYTHONS) --json installed.json
+
+test-wheel: $(VENV)/dev ## the tests of `make test-compiled`, on the wheel that `make dist` compiled for this Python
+	rm -rf build/compiled
+	$(BIN)/python -m pip install --quiet --no-deps --no-index --find-links dist --target build/compiled tocsin
+	@touch build/compiled/.made
+	@$(MAKE) --no-print-directory test-compiled
 
 demo-installed: $(VENV)/dev ## the demo from the wheel of `make dist`, in an empty folder and environment (a gigabyte to install)
 	$(BIN)/python -m benchmarks.installed_demo --torch '$(TORCH)' --json installed_demo.json

@@ -13,16 +13,29 @@ the upstream's leave.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import rich.table
 
 from benchmarks.dataplane.bench import Bench
 from benchmarks.dataplane.breakdown import breakdown
+from benchmarks.dataplane.channels import added
 from benchmarks.dataplane.hops import missing
 from benchmarks.dataplane.load import Figures, Table
-from benchmarks.dataplane.targets import ALARMED, TELLING, checks, tail_checks, told_us
+from benchmarks.dataplane.targets import CHANNEL, CHECKS, telling_checks
 from benchmarks.report import arguments, at_most, console, finish
+
+TABLES: dict[str, Callable[[Bench], Table]] = {
+    "hops": Bench.shapes,
+    "wide windows": Bench.wide,
+    "same load": Bench.same_load,
+    "sizes": Bench.sizes,
+    "streams": Bench.streams,
+    "tls": Bench.tls,
+    "workers": Bench.workers,
+    "telling": Bench.telling,
+}
 
 
 def main() -> None:
@@ -30,41 +43,34 @@ def main() -> None:
         __doc__ or "",
         rounds={"type": int, "default": 5, "help": "how often each hop is measured in each shape"},
         quick={"action": "store_true", "help": "only the first table"},
+        only={"nargs": "*", "choices": [*TABLES, "channels"], "help": "these tables, besides the first row of hops"},
     )
+    wanted = options.only or (["hops"] if options.quick else [*TABLES, "channels"])
     if lacking := missing():
         raise SystemExit(f"this benchmark needs programs that are not installed: {lacking}")
     with tempfile.TemporaryDirectory(prefix="tocsin-dataplane-") as folder:
         bench = Bench(Path(folder), options.rounds)
         try:
-            tables = {"hops": bench.shapes()}
-            if not options.quick:
-                tables |= {
-                    "wide windows": bench.wide(),
-                    "same load": bench.same_load(tables["hops"]["envoy"]["16x16"].requests_per_s),
-                    "sizes": bench.sizes(),
-                    "streams": bench.streams(),
-                    "tls": bench.tls(),
-                    "workers": bench.workers(),
-                    "telling": bench.telling(),
-                }
+            bench.start_hops()
+            tables = {name: measure(bench) for name, measure in TABLES.items() if name in wanted}
         finally:
             bench.end()
-        spent = breakdown(Path(folder) / "scored-annotate.yaml", bench.observations)
+        config = Path(folder) / "scored-annotate.yaml"
+        spent = breakdown(config, bench.observations)
+        channels = added(config) if "channels" in wanted else {}
     for name, table in tables.items():
         print_table(name, table)
     print_spent(spent)
     facts = {
         name: {hop: {k: v._asdict() for k, v in row.items()} for hop, row in t.items()} for name, t in tables.items()
     }
-    results = checks(tables["hops"])
-    if "same load" in tables:
-        results += checks(tables["wide windows"], "wide windows: ")
-        results += tail_checks(tables["same load"], ["scored annotate", "scored enforce"], "at the same load: ")
+    results = [check for name, table in tables.items() for check in CHECKS[name](table)]
     if "telling" in tables:
-        for share in (0.0, ALARMED):
-            more = told_us(bench.telling_us, share)
-            results.append(at_most(f"telling, {share:.0%} alarmed: CPU a response, us", more, TELLING))
-    finish({**facts, "spent_us": spent, "telling_us": bench.telling_us}, results, options.json)
+        results += telling_checks(bench.telling_us)
+    for kind, row in channels.items():
+        console.print(f"a call through a {kind} channel: {row['plain']:.0f} us of CPU, guarded {row['guarded']:.0f} us")
+        results.append(at_most(f"guarded {kind} channel: CPU added to a call, us", row["added"], CHANNEL))
+    finish({**facts, "spent_us": spent, "telling_us": bench.telling_us, "channels": channels}, results, options.json)
 
 
 def print_table(name: str, results: Table) -> None:

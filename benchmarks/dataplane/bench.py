@@ -60,6 +60,7 @@ class Bench:
         self._window = NARROW
         self._upstream = self._answering(framed(response(self.observations, 0)))
         self._hops: list[Hop] = []
+        self._most = 0.0  # requests a second that Envoy answers
         self.telling_us: dict[str, float] = {}  # what telling adds to a response, by whether it alarms
         signals = ", ".join(f"{name}: response.outputs.{name}" for name in WIDTHS)
         self._unscored = f"  bench: {{signals: {{{signals}}}}}\n"
@@ -81,24 +82,25 @@ class Bench:
         self._hops.append(hop)
         return hop
 
+    def start_hops(self) -> None:
+        """Start the hops that several tables have."""
+        for compiled in kinds():
+            for scored in (False, True):
+                for mode in ("observe", "annotate", "enforce"):
+                    self._relay(f"scored {mode}" if scored else mode, mode, scored=scored, compiled=compiled)
+        self._hops += [start_nginx(self._work, self._port), start_envoy(self._work, self._port)]
+
     def shapes(self) -> Table:
         """Every hop in every shape."""
         work, port = self._work, self._port
-        hops = [
-            Hop("direct", port),
-            *(
-                self._relay(f"scored {mode}" if scored else mode, mode, scored=scored, compiled=compiled)
-                for compiled in kinds()
-                for scored in (False, True)
-                for mode in ("observe", "annotate", "enforce")
-            ),
-        ]
-        others = [start_nginx(work, port), start_envoy(work, port), start_proxy(work, port)]
+        hops = [Hop("direct", port), *self._hops, start_proxy(work, port)]
         processor = start_processor(work, work / "scored-annotate.yaml")
-        others.append(start_envoy(work, port, ext_proc=processor.port))
-        others[-1].also = processor.process
-        self._hops += [*others, processor]
-        return self._measured([*hops, *others], {shape: (PATH, shape) for shape in SHAPES})
+        hops.append(start_envoy(work, port, ext_proc=processor.port))
+        hops[-1].also = processor.process
+        self._hops += [*hops[-2:], processor]
+        table = self._measured(hops, {shape: (PATH, shape) for shape in SHAPES})
+        self._most = table["envoy"]["16x16"].requests_per_s
+        return table
 
     def wide(self) -> Table:
         """The shapes again for the fast hops, with an upstream whose flow-control windows never block."""
@@ -111,9 +113,13 @@ class Bench:
         self._answer_with(framed(response(self.observations, 0)))
         return table
 
-    def same_load(self, most: float) -> Table:
+    def same_load(self) -> Table:
         """As many requests a second for each hop: a share of the most that Envoy answers."""
-        rate = LOADED * most
+        if not self._most:
+            self._most = self._measured([hop for hop in self._hops if hop.name == "envoy"], {"16x16": (PATH, "16x16")})[
+                "envoy"
+            ]["16x16"].requests_per_s
+        rate = LOADED * self._most
         table: Table = {}
         self._fill(table, f"{rate:,.0f} requests/s", PATH, SHAPES["16x16"]._replace(rate=rate), self._some())
         return table

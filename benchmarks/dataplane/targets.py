@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from benchmarks.compiled import kinds, named
 from benchmarks.dataplane.load import Table
@@ -12,6 +12,13 @@ CPU_UNSCORED = {"1x1": 0.7, "4x8": 0.5, "16x16": 0.5}
 CPU_SCORED = {"1x1": 1.3, "4x8": 0.8, "16x16": 0.5}
 CPU_ENFORCED = {"4x8": 0.6}
 LATENCY_1X1 = 0.7
+# Of Envoy's CPU, compiled: large responses, by mode; one call at a time; wide windows; TLS.
+CPU_1_MB = {"observe": 1.0, "scored observe": 1.0, "scored annotate": 1.0, "scored enforce": 1.5}
+CPU_100_KB, CPU_1X1, CPU_WIDE, CPU_TLS = 0.8, 0.8, 0.7, 1.0
+WORKERS = 1.1  # times one worker's CPU, a request of two
+STREAMED = {"observe": 1.2, "scored observe": 5.0}  # us a message, compiled
+CHANNEL = 60.0  # us of CPU that a guarded channel adds to a call
+ALARM = 25.0  # us of CPU that an alarm takes: metrics with an exemplar, an event, a span
 P99 = 2_000.0  # us that a tail under load may be longer than Envoy's
 TELLING, ALARMED = 5.0, 0.05  # us a response; a share of them that alarms
 
@@ -52,3 +59,84 @@ def tail_checks(results: Table, names: Sequence[str], where: str = "") -> list[C
             longer = figures.p99_us - results["envoy"][shape].p99_us
             outcomes.append(at_most(f"{where}{name} {shape}: p99 beyond Envoy's, us", longer, P99))
     return outcomes
+
+
+def wide_checks(results: Table) -> list[Check]:
+    """The same with wide windows, where Envoy is cheaper."""
+    name = named("scored annotate", kinds()[-1])
+    ratio = results[name]["4x8"].cpu_us / results["envoy"]["4x8"].cpu_us
+    limit = at_most(f"wide windows: {name} 4x8: CPU of Envoy's", ratio, CPU_WIDE)
+    return [*checks(results, "wide windows: "), limit]
+
+
+def first_checks(results: Table) -> list[Check]:
+    """The first table: all shapes, and one call at a time."""
+    name = named("scored annotate", kinds()[-1])
+    ratio = results[name]["1x1"].cpu_us / results["envoy"]["1x1"].cpu_us
+    return [*checks(results), at_most(f"{name} 1x1: CPU of Envoy's, one call at a time", ratio, CPU_1X1)]
+
+
+def size_checks(results: Table) -> list[Check]:
+    """Large responses, beside Envoy."""
+    outcomes = []
+    for compiled in kinds():
+        for mode, limit in CPU_1_MB.items():
+            for column, most in (("100 KB", CPU_100_KB), ("1 MB", limit)):
+                name = named(mode, compiled)
+                ratio = results[name][column].cpu_us / results["envoy"][column].cpu_us
+                outcomes.append(at_most(f"{name}, {column}: CPU of Envoy's", ratio, most))
+    return outcomes
+
+
+def stream_checks(results: Table) -> list[Check]:
+    """Streams, by the message."""
+    (column,) = results["envoy"]
+    messages = int(column.partition(" ")[0].replace(",", ""))
+    return [
+        at_most(f"{name}: CPU a message of a stream, us", results[name][column].cpu_us / messages, limit)
+        for compiled in kinds()
+        for mode, limit in STREAMED.items()
+        for name in [named(mode, compiled)]
+    ]
+
+
+def tls_checks(results: Table) -> list[Check]:
+    """TLS towards callers, beside Envoy."""
+    envoy = results["envoy, TLS"]["4x8"].cpu_us
+    return [
+        at_most(f"{name}: CPU of Envoy's", row["4x8"].cpu_us / envoy, CPU_TLS)
+        for name, row in results.items()
+        if name not in ("envoy, TLS", "nginx, TLS")
+    ]
+
+
+def worker_checks(results: Table) -> list[Check]:
+    """Two processes beside one."""
+    one, two = (row["16x16"].cpu_us for row in results.values())
+    return [at_most("two workers: CPU a request, of one worker's", two / one, WORKERS)]
+
+
+def load_checks(results: Table) -> list[Check]:
+    """Tails where all hops are given the same."""
+    return tail_checks(results, ["scored annotate", "scored enforce"], "at the same load: ")
+
+
+def telling_checks(more: dict[str, float]) -> list[Check]:
+    """What reporting costs, by how many responses alarm; and an alarm by itself."""
+    outcomes = [
+        at_most(f"telling, {share:.0%} alarmed: CPU a response, us", told_us(more, share), TELLING)
+        for share in (0.0, ALARMED)
+    ]
+    return [*outcomes, at_most("an alarm with metrics, event and span: CPU, us", more["alarmed"], ALARM)]
+
+
+CHECKS: dict[str, Callable[[Table], list[Check]]] = {
+    "hops": first_checks,
+    "wide windows": wide_checks,
+    "same load": load_checks,
+    "sizes": size_checks,
+    "streams": stream_checks,
+    "tls": tls_checks,
+    "workers": worker_checks,
+    "telling": lambda results: [],
+}

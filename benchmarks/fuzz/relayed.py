@@ -14,6 +14,9 @@ from benchmarks.fuzz.seeds import REQUEST, RESPONSE, TRAILERS, ZIPPED, conversat
 from benchmarks.harness.by_hand import Pipe, unconnected
 from benchmarks.harness.parts import inline_guard, settings
 from tocsin.http2.frames import PREFACE, SETTINGS, frame
+from tocsin.judgement.batching import MAX_COALESCED_TICKS
+from tocsin.judgement.call import Call
+from tocsin.judgement.sink import Scored, Sink
 from tocsin.relay.connection import Connection
 from tocsin.relay.server import Relay
 from tocsin.verdict import METADATA_KEY
@@ -24,6 +27,8 @@ BOMB_SECONDS = 10.0
 
 class Relayed:
     """A relayed connection between two pipes; the case is what one of the peers says, in pieces."""
+
+    judged = JUDGED
 
     def __init__(self, bundle: Path, mode: str, *, ask: bool = False, fail: str = "open") -> None:
         config = settings(1, bundle, mode=mode, fail=fail, max_message=1 << 16, max_memory=1 << 20)
@@ -45,6 +50,14 @@ class Relayed:
 
     def server(self, case: bytes) -> None:
         self._loop.run_until_complete(self._run(self._clients[len(case) % 2], case))
+
+    def report_to(self, sink: Sink) -> None:
+        """Report what is judged."""
+        self._guard.sinks.append(sink)
+
+    def answer(self, client: int, case: bytes) -> None:
+        """Feed a case of a server, which answers a client of one of two kinds."""
+        self._loop.run_until_complete(self._run(self._clients[client], case))
 
     def blast(self, client: bytes, server: bytes) -> str:
         """Feed everything at once; why the connection ended."""
@@ -97,7 +110,7 @@ class Relayed:
                 to_send_server[len(to_send_server) // part + 1 :],
             )
             await asyncio.sleep(0)
-        for _ in range(JUDGED):
+        for _ in range(self.judged):
             await asyncio.sleep(0)
         connection.downstream.connection_lost(None)
         connection.upstream.connection_lost(None)
@@ -115,6 +128,48 @@ class Relayed:
         for part in written.split(METADATA_KEY.encode())[1:]:
             if b'"unscored"' in part[:400] and b'"action":"block"' not in part[:400]:
                 raise Failure("a response went out unscored although it must not")
+
+
+class Judgements(Sink):
+    """What was judged: the place of each message in its response, its p-value, or why it has none."""
+
+    def __init__(self, *, takes_runs: bool) -> None:
+        self.takes_runs = takes_runs
+        self.rows: list[tuple[int, str]] = []
+
+    def scored(self, batch: Scored) -> None:
+        for call in batch.calls:
+            verdict = call.verdict
+            assert verdict is not None
+            places = call.message_indices if call.responses > 1 else [call.message_indices[-1]] * len(verdict.pvalues)
+            rows = zip(places, verdict.pvalues, verdict.severities, strict=True)
+            self.rows += [(place, f"{p:.6g} {severity}") for place, p, severity in rows]
+
+    def unscored(self, call: Call) -> None:
+        reason = call.verdict.unscored if call.verdict is not None else None
+        self.rows += [(place, str(reason)) for place in call.message_indices]
+
+
+class BothWays:
+    """Two relayed connections, of which one judges messages that come together, and the other each by itself: what
+    they judge must be the same.
+    """
+
+    def __init__(self, bundle: Path) -> None:
+        self._ways = [(Relayed(bundle, "annotate"), Judgements(takes_runs=takes_runs)) for takes_runs in (True, False)]
+        for relayed, judgements in self._ways:
+            relayed.report_to(judgements)
+            relayed.judged = 2 * MAX_COALESCED_TICKS
+
+    def server(self, case: bytes) -> None:
+        for client in range(2):
+            judged = []
+            for relayed, judgements in self._ways:
+                relayed.answer(client, case)
+                judged.append(sorted(judgements.rows))
+                judgements.rows.clear()
+            if judged[0] != judged[1]:
+                raise Failure("messages that come together are judged differently")
 
 
 def bombs(bundle: Path) -> dict[str, Any]:

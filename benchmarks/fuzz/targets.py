@@ -16,7 +16,7 @@ import yaml
 from benchmarks.fuzz import called, http1, processed
 from benchmarks.fuzz.documents import Documents, events_as_callers_do
 from benchmarks.fuzz.outcomes import Failure, Refused
-from benchmarks.fuzz.relayed import Relayed
+from benchmarks.fuzz.relayed import BothWays, Relayed
 from benchmarks.fuzz.seeds import INFERENCES, REQUEST, RESPONSE, SAFE, TRAILERS, conversations
 from benchmarks.harness import ranker as acme
 from benchmarks.harness.chat import CHAT, JSON, SSE, USUAL, completion, stream, tokens_bundle
@@ -89,6 +89,7 @@ def targets(folder: Path) -> list[Target]:
         Target("frames", [*server, *client], frames, 0.18),
         Target("client-observe", client, Relayed(bundle, "observe").client, 0.03),
         Target("server-observe", server, Relayed(bundle, "observe").server, 0.03),
+        Target("server-both-ways", server, BothWays(bundle).server, 0.03),
         Target("client-annotate", client, Relayed(bundle, "annotate", ask=True).client, 0.03),
         Target("server-annotate", server, Relayed(bundle, "annotate", ask=True).server, 0.03),
         Target("client-enforce", client, Relayed(bundle, "enforce").client, 0.03),

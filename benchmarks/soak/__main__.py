@@ -1,11 +1,12 @@
 """Mixed traffic through all three modes for minutes, while things are broken on purpose.
 
 Every call is made twice, to the model server itself and through a relay, and everything that a caller can observe is
-compared: messages, status, details, metadata; over HTTP status, fields and bodies, verdicts apart. Meanwhile the model
-server is killed, stopped and started again, relays are told to reload broken and good files, and one is ended and
-started again. A call that overlaps such a fault may fail; it may never be altered. Memory of the relays is watched,
-what is resident and what is in use of it (much finer), and so are file descriptors. Beside them all, a caller of each
-relay misbehaves: it ignores windows, never reads, floods, breaks rules or vanishes; nobody else may notice.
+compared: messages, status, details, metadata; over HTTP status, fields and bodies, verdicts apart, through the relay
+and through an Envoy whose external processor the same process is. Meanwhile the model server is killed, stopped and
+started again, relays are told to reload broken and good files, and one is ended and started again. A call that overlaps
+such a fault may fail; it may never be altered. Memory of the relays is watched, what is resident, what is in use of it
+(much finer) and what the C library keeps free, and so are file descriptors. Beside them all, a caller of each relay
+misbehaves: it ignores windows, never reads, floods, breaks rules or vanishes; nobody else may notice.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.report import Check, arguments, at_most, console, finish
-from benchmarks.soak.run import Soak
+from benchmarks.soak.run import HTTP_WAYS, Soak
 
 SLOPE = 1.0  # MB an hour
 
@@ -49,11 +50,14 @@ def results(soak: Soak) -> dict[str, Any]:
             "calls": soak.calls[mode],
             "altered": soak.altered[mode],
             "lost": soak.lost[mode],
-            "http_calls": soak.calls[f"{mode}, http"],
-            "http_altered": soak.altered[f"{mode}, http"],
-            "http_lost": soak.lost[f"{mode}, http"],
+            **{
+                f"{way}_{what}": counts[f"{mode}, {way}"]
+                for way in HTTP_WAYS
+                for what, counts in (("calls", soak.calls), ("altered", soak.altered), ("lost", soak.lost))
+            },
             "used_mb_an_hour": relay.used_slope(),
             "resident_mb_an_hour": relay.resident_slope(),
+            "free_mb_an_hour": relay.free_slope(),
             "samples": [sample._replace(at=sample.at - soak.began)._asdict() for sample in relay.samples],
         }
     faults = Counter(fault for _, _, fault in soak.faults)
@@ -68,15 +72,15 @@ def results(soak: Soak) -> dict[str, Any]:
 
 def tell(soak: Soak) -> None:
     table = Table(
-        "mode", "calls (gRPC + HTTP)", "altered", "lost", "resident", "grows an hour", "in use grows an hour",
-        "descriptors", title="Soak",
+        "mode", "calls (gRPC + HTTP + Envoy)", "altered", "lost", "resident", "grows an hour", "in use grows an hour",
+        "free grows an hour", "descriptors", title="Soak",
     )  # fmt: skip
     for mode, relay in soak.relays.items():
         held = [sample.descriptors for sample in relay.samples]
         table.add_row(
-            mode, *(_of_both(counts, mode) for counts in (soak.calls, soak.altered, soak.lost)),
+            mode, *(_of_each(counts, mode) for counts in (soak.calls, soak.altered, soak.lost)),
             f"{statistics.median(sample.resident for sample in relay.samples):.1f} MB", grows(relay.resident_slope()),
-            grows(relay.used_slope()), f"{min(held)} to {max(held)}",
+            grows(relay.used_slope()), grows(relay.free_slope()), f"{min(held)} to {max(held)}",
         )  # fmt: skip
     console.print(table)
     faults = Counter(fault for _, _, fault in soak.faults)
@@ -84,9 +88,9 @@ def tell(soak: Soak) -> None:
     console.print(f"callers that misbehaved: {dict(soak.misbehaved)}")
 
 
-def _of_both(counts: Counter[str], mode: str) -> str:
-    """A count of gRPC's calls and of HTTP's."""
-    return f"{counts[mode]:,} + {counts[f'{mode}, http']:,}"
+def _of_each(counts: Counter[str], mode: str) -> str:
+    """A count of gRPC's calls, of HTTP's through the relay, and of HTTP's through Envoy."""
+    return " + ".join(f"{counts[name]:,}" for name in (mode, *(f"{mode}, {way}" for way in HTTP_WAYS)))
 
 
 def grows(slope: tuple[float, float]) -> str:

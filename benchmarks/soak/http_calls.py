@@ -18,7 +18,10 @@ BODY = b'{"model":"m","messages":[{"role":"user","content":"safe"}]}'
 HEAD = b"POST " + CHAT.encode() + b" HTTP/1.1\r\nhost: model\r\ncontent-type: application/json\r\n"
 LENGTH = b"content-length: %d\r\n\r\n" % len(BODY)
 _VERDICT = re.compile(rb"(?:: |event: )" + METADATA_KEY.encode() + rb"[^\n]*\n(?:data: [^\n]*\n)?\n")
-_OF_THE_WAY = frozenset({METADATA_KEY, "transfer-encoding", "content-length", "trailer", "connection"})
+_OF_THE_WAY = frozenset(
+    {METADATA_KEY, "transfer-encoding", "content-length", "trailer", "connection"}
+    | {"server", "date", "x-envoy-upstream-service-time"}  # which Envoy writes
+)
 
 
 class HttpWish(NamedTuple):

@@ -44,13 +44,14 @@ class Part:
 
 
 class Sample(NamedTuple):
-    """What a relay holds: when (seconds on the monotonic clock), megabytes that are resident and that are in use, and
-    file descriptors.
+    """What a relay holds: when (seconds on the monotonic clock), megabytes that are resident, that are in use, and that
+    the C library keeps free, and file descriptors.
     """
 
     at: float
     resident: float
     used: float
+    free: float
     descriptors: int
 
 
@@ -73,7 +74,7 @@ class RelayPart(Part):
         try:
             process.stdin.write(b"\n")
             process.stdin.flush()
-            blocks, heap = json.loads(process.stdout.readline())
+            blocks, heap, free = json.loads(process.stdout.readline())
             folder = Path(f"/proc/{process.pid}")
             rollup = (folder / "smaps_rollup").read_text().splitlines()
             resident = next(int(line.split()[1]) for line in rollup if line.startswith("Private_Dirty:"))
@@ -82,7 +83,7 @@ class RelayPart(Part):
             return
         used = (blocks * BLOCK + heap) / (1 << 20)
         if process is self.process:
-            self.samples.append(Sample(time.monotonic(), resident / 1024, used, descriptors))
+            self.samples.append(Sample(time.monotonic(), resident / 1024, used, free / (1 << 20), descriptors))
 
     def used_slope(self) -> tuple[float, float]:
         """Megabytes in use an hour, once warm, and how far noise may take that with probability 1%; infinitely many
@@ -97,6 +98,10 @@ class RelayPart(Part):
         several = np.array([(sample.at, sample.resident) for sample in self._warm()])
         count = len(several) // SWINGS
         return _slope(np.array([np.median(block, axis=0) for block in np.array_split(several, count)] if count else []))
+
+    def free_slope(self) -> tuple[float, float]:
+        """The same of what the C library keeps free: holes between what is in use, not yet returned to the system."""
+        return _slope(np.array([(sample.at, sample.free) for sample in self._warm()]))
 
     def _warm(self) -> list[Sample]:
         return self.samples[len(self.samples) // 3 :]

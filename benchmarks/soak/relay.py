@@ -22,13 +22,13 @@ class Heap(ctypes.Structure):
 
 
 def answer() -> None:
-    """Blocks that Python has of its own heap, and bytes that it and libraries have of glibc's."""
+    """Blocks that Python has of its own heap, bytes that it and libraries have of glibc's, and those that are free."""
     mallinfo2 = ctypes.CDLL(None).mallinfo2
     mallinfo2.restype = Heap
     for _ in sys.stdin:
         gc.collect()
         heap = mallinfo2()
-        print(json.dumps([sys.getallocatedblocks(), heap.uordblks + heap.hblkhd]), flush=True)
+        print(json.dumps([sys.getallocatedblocks(), heap.uordblks + heap.hblkhd, heap.fordblks]), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import random
 import signal
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from benchmarks.harness.parts import SIGNALS, quick_bundle
 from benchmarks.report import console
 from benchmarks.soak import http_calls
 from benchmarks.soak.calls import Wish, observed, wished
+from benchmarks.soak.gateway import gateway
 from benchmarks.soak.misbehaving import WAYS, misbehave
 from benchmarks.soak.process import Part, RelayPart
 
 MODES = ("observe", "annotate", "enforce")
+HTTP_WAYS = ("http", "envoy")  # by the relay, and by Envoy, which asks the external processor
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
            ("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 100),
            ("grpc.max_reconnect_backoff_ms", 500)]  # fmt: skip
@@ -47,7 +50,9 @@ class Soak:
         tokens_bundle(folder / "chat.tocsin")
         self._port, self._http_port = free_port(), free_port()
         self._http_server = Part("http_server", ["benchmarks.siege.http_server", str(self._http_port)], folder)
-        self._http_targets = {mode: f"127.0.0.1:{free_port()}" for mode in MODES}
+        self._http_targets = {(mode, way): f"127.0.0.1:{free_port()}" for mode in MODES for way in HTTP_WAYS}
+        self._processors = {mode: f"127.0.0.1:{free_port()}" for mode in MODES}
+        self._gateways = ExitStack()
         self._server = Part("server", ["benchmarks.soak.server", str(self._port)], folder)
         self._targets: dict[str, str] = {}
         self.relays: dict[str, RelayPart] = {}
@@ -70,13 +75,13 @@ class Soak:
     def _configure(self, mode: str, *, broken: bool = False) -> None:
         content = {
             "listen": self._targets[mode], "upstream": f"127.0.0.1:{self._port}", "mode": mode, "metrics": None,
-            "drain_delay": "0s",
+            "drain_delay": "0s", "ext_proc": self._processors[mode],
             "admin": None, "models": {
                 "digits": {"bundle": "soak.tocsin", "signals": SIGNALS},
                 "m": {"bundle": "chat.tocsin", "protocol": "openai"},
             },
             "listeners": [{
-                "listen": self._http_targets[mode], "upstream": f"127.0.0.1:{self._http_port}", "model": "m",
+                "listen": self._http_targets[mode, "http"], "upstream": f"127.0.0.1:{self._http_port}", "model": "m",
             }],
         }  # fmt: skip
         text = "models: [" if broken else yaml.safe_dump(content)
@@ -89,11 +94,14 @@ class Soak:
         self.began = time.monotonic()
         ends = self.began + seconds
         callers = [self._call(mode, number, ends) for mode in MODES for number in range(CALLERS)]
-        callers += [self._call_http(mode, ends) for mode in MODES]
+        callers += [self._call_http(mode, way, ends) for mode, way in self._http_targets]
         rude = [self._misbehave(mode, ends) for mode in MODES]
         await asyncio.gather(*callers, *rude, self._break(ends), self._watch(ends))
 
     async def _ready(self) -> None:
+        for mode in MODES:
+            opened = gateway(self._folder, mode, f"127.0.0.1:{self._http_port}")
+            self._http_targets[mode, "envoy"] = await asyncio.to_thread(self._gateways.enter_context, opened)
         for target in (f"127.0.0.1:{self._port}", *self._targets.values()):
             async with grpc.aio.insecure_channel(target) as channel:
                 await asyncio.wait_for(channel.channel_ready(), 60)
@@ -126,10 +134,11 @@ class Soak:
                     else:
                         self._blame(mode, wish, without, with_it, (began, between, ended))
 
-    async def _call_http(self, mode: str, ends: float) -> None:
-        """The same over HTTP, and now and then a caller that breaks its rules."""
-        dice = random.Random(f"{self._seed} {mode} http")
-        at, through = f"http://127.0.0.1:{self._http_port}", f"http://{self._http_targets[mode]}"
+    async def _call_http(self, mode: str, way: str, ends: float) -> None:
+        """The same over HTTP, and to the relay now and then a caller that breaks its rules."""
+        dice = random.Random(f"{self._seed} {mode} {way}")
+        target, name = self._http_targets[mode, way], f"{mode}, {way}"
+        at, through = f"http://127.0.0.1:{self._http_port}", f"http://{target}"
         limits = httpx.Timeout(60)
         async with (
             httpx.AsyncClient(base_url=at, timeout=limits) as direct,
@@ -138,10 +147,10 @@ class Soak:
             while time.monotonic() < ends:
                 await self._may_call.wait()
                 self._busy += 1
-                if dice.random() < 0.05:
+                if way == "http" and dice.random() < 0.05:
                     how = dice.choice(http_calls.WAYS)
                     self.misbehaved[how] += 1
-                    await asyncio.to_thread(http_calls.misbehave, self._http_targets[mode], how, dice.uniform(0, 0.5))
+                    await asyncio.to_thread(http_calls.misbehave, target, how, dice.uniform(0, 0.5))
                 wish, began = http_calls.wished(dice), time.monotonic()
                 expected = await http_calls.observed(direct, wish)
                 got = await http_calls.observed(relayed, wish)
@@ -149,16 +158,16 @@ class Soak:
                 self._busy -= 1
                 if not self._busy:
                     self._all_rest.set()
-                self.calls[f"{mode}, http"] += 1
+                self.calls[name] += 1
                 if got == expected:
                     continue
                 if excuse and (got["code"] != "OK" or expected["code"] != "OK"):
                     self.excused[excuse] += 1
                     continue
                 failed = got["code"] != "OK" and expected["code"] == "OK"
-                (self.lost if failed else self.altered)[f"{mode}, http"] += 1
+                (self.lost if failed else self.altered)[name] += 1
                 if len(self.differences) < 20:
-                    self.differences.append(f"{mode} {wish}: {str(expected)[:300]} -> {str(got)[:300]}")
+                    self.differences.append(f"{name} {wish}: {str(expected)[:300]} -> {str(got)[:300]}")
                     console.print(self.differences[-1], style="red", markup=False)
 
     def _excuse(self, began: float, ended: float) -> str:
@@ -264,5 +273,6 @@ class Soak:
 
     def end(self) -> None:
         """End every process."""
+        self._gateways.close()
         for part in (self._server, self._http_server, *self.relays.values()):
             part.end()

@@ -57,7 +57,9 @@ def probe(answers: Sequence[Answer], folder: Path) -> tuple[dict[str, Any], list
 
 
 def cross_fitted(hidden: Float32, wrong: NDArray[np.bool_], folds: NDArray[np.intp]) -> NDArray[np.float64]:
-    """The log-odds (n,) of a probe for hidden states (n, D), each by a probe that was fitted without its fold."""
+    """The log-odds (n,) of hidden states (n, D), each by a probe that was fitted without its fold, less the log-odds of
+    wrong answers among those it was fitted on: where a fold has more, the others have fewer.
+    """
     scores = np.zeros(len(hidden))
     labels = wrong[:, None].astype(np.float32)
     for fold in np.unique(folds):
@@ -65,6 +67,7 @@ def cross_fitted(hidden: Float32, wrong: NDArray[np.bool_], folds: NDArray[np.in
         others = Observations({"embedding": hidden[~held_out], "wrong": labels[~held_out]})
         scorer = compile([parse("probe")], fit_on=others)
         scores[held_out] = scorer(Observations({"embedding": hidden[held_out]}))[:, 0]
+        scores[held_out] -= np.log(wrong[~held_out].mean() / (1 - wrong[~held_out].mean()))
     return scores
 
 

@@ -102,6 +102,21 @@ def test_its_contents_are_listed_with_their_licences(image: Image) -> None:
     assert len(rows) == len(components) and all(row.count("|") == 4 and row.split("|")[3].strip() for row in rows)
 
 
+def test_every_module_of_ours_finds_what_it_imports(image: Image, tmp_path: Path) -> None:
+    """But for those of extras that the image does not have."""
+    script = (
+        "import importlib, pkgutil, sys, tocsin, tocsin_calibration, tocsin_detectors\n"
+        "for package in (tocsin, tocsin_calibration, tocsin_detectors):\n"
+        "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        try: module.name.endswith('__main__') or importlib.import_module(module.name)\n"
+        "        except ImportError as error: print('lacks', error.name)\n"
+        "print(len(sys.modules))\n"
+    )
+    *lacking, count = run(image, tmp_path, "python", "-c", script).stdout.splitlines()
+    assert set(lacking) == {"lacks grafana_foundation_sdk", "lacks mlserver"}
+    assert int(count) > 1000
+
+
 def test_the_base_installs_tests_pass_in_it(image: Image, tmp_path: Path) -> None:
     """With what is left of its packages, and pytest from elsewhere."""
     wanted = ["--quiet", "--target", str(tmp_path / "pytest"), "hypothesis", "pytest", "pytest-asyncio"]

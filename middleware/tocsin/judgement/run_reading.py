@@ -68,9 +68,7 @@ class RunReader:
         stream.strange += len(run.sizes)
         if stream.strange > MOST_STRANGE:
             stream.takes_runs = False
-        pieces = run.apart()
-        stream.pending -= 1
-        return pieces
+        return _pieces(run)
 
     def _template(self, run: MessageRun, message: bytes) -> Template | None:
         """The template of one of a run's messages, None where it has none."""
@@ -84,6 +82,13 @@ class RunReader:
             return None if model is None else model.template(run, opened, message)
         except Exception:  # it is read again by itself, and then says why it cannot be
             return None
+
+
+def _pieces(run: MessageRun) -> list[Call]:
+    """All messages of a run as pieces of its stream, in its place."""
+    pieces = run.apart()
+    run.stream.pending -= 1
+    return pieces
 
 
 def _read(run: MessageRun, rows: AlikeRows) -> MessageRun:

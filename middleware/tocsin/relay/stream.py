@@ -31,6 +31,8 @@ from tocsin.relay.verdict_fields import VERDICT_OVERHEAD, verdict_field, verdict
 from tocsin.unscored import Unscored
 from tocsin.verdict import METADATA_KEY, ROWS_TOLD, Verdict
 
+FEW = 12  # messages up to which each is judged by itself: numpy's calls cost as much as reading so many
+
 
 class StreamHost(RelayedConnection):
     """A connection, as its streams know it.
@@ -183,17 +185,19 @@ class Stream:
         call = self.call
         if call is None or (not call.streams and (self._waiting or call.verdict is not None)):
             return
-        if call.takes_runs and isinstance(call, StreamedCall):
-            self._take_together(call, payload)
-            return
-        if self._response is None:
+        if self._response is None or (call.takes_runs and not self._response.missing):
             content = whole_message(payload, self._context.max_message)
             if content is not None:
                 if call.streams:
+                    self._run = None
                     self._on_message(call, content, None)
                 elif call.on_response_message(content) is not None:
                     self._submit(call)
                 return
+        if call.takes_runs and isinstance(call, StreamedCall):
+            self._take_together(call, payload)
+            return
+        if self._response is None:
             reads = call.streams or self._context.guard.reads_responses
             self._response = MessageDeframer(self._context.max_message, self._host.memory, reads=reads)
         for message in self._response.feed(payload):
@@ -246,7 +250,12 @@ class Stream:
         run = self._run
         if run is not None and run.has_room(len(block), len(sizes)) and context.batcher.inline:
             run.add(block, sizes)
-        elif not context.batcher.inline or len(block) > MOST_TOGETHER_BYTES or self._host.memory.lacks_room:
+        elif (
+            len(sizes) <= FEW
+            or len(block) > MOST_TOGETHER_BYTES
+            or not context.batcher.inline
+            or self._host.memory.lacks_room
+        ):
             self._run = None
             at = 0
             for size in sizes:

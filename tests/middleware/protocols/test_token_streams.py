@@ -19,8 +19,11 @@ from smg_grpc_proto.generated import vllm_engine_pb2_grpc as service
 import tocsin
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
-from tocsin.judgement.call import Call
+from tocsin.grpc_wire.deframer import framed
+from tocsin.judgement.call import Call, StreamedCall
 from tocsin.judgement.guard import Guard
+from tocsin.judgement.message_run import MessageRun
+from tocsin.judgement.sink import Scored, Sink
 from tocsin_calibration import Bundle, calibrate, calibrate_sessions
 from tocsin_detectors import Observations, compile
 from tocsin_detectors.registry import parse
@@ -384,3 +387,58 @@ def test_a_candidate_without_a_promise_for_sessions_is_not_asked_to_end_one(each
     call, pieces = judged_pieces(by, [chunk(0, 1, USUAL), complete(0)])
     by.on_call_closed(call)
     assert len(pieces) == 2 and len(by.models["m"].scoring.judge.sessions) == 0  # type: ignore[arg-type]
+
+
+class Rows(Sink):
+    """Each message's place, p-value and severity, or why it has none; and how sessions ended."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, float, str | None]] = []
+        self.unjudged: list[tuple[int, str | None]] = []
+        self.ended: list[str | None] = []
+
+    def scored(self, batch: Scored) -> None:
+        self.ended += batch.ended or []
+        for call in batch.calls:
+            assert call.verdict is not None
+            verdict = call.verdict
+            self.rows += zip(call.message_indices, verdict.pvalues, verdict.severities, strict=True)
+
+    def unscored(self, call: Call) -> None:
+        self.unjudged += [(place, call.verdict and call.verdict.unscored) for place in call.message_indices]
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_tokens_that_come_together_are_judged_as_one_by_one(each: Path, parallel: int) -> None:
+    rng = np.random.default_rng(parallel)
+    messages: list[Any] = []
+    for at in range(90):  # ids that take one, two and three bytes, and logarithms, of which some alarm
+        logprob = STRANGE if at in (40, 41, 42, 43) else float(np.log(rng.uniform(0.3, 1)))
+        messages.append(chunk(at % parallel, int(rng.choice([5, 300, 20_000])) + at, logprob))
+    messages += [complete(index) for index in range(parallel)]
+    outcomes = []
+    for together in (True, False):
+        by, rows = guard(each, judge="message", session="stream"), Rows()
+        by.sinks.append(rows)
+        verdicts = []
+        for _ in range(2):  # of the second stream, all structures have been met
+            call = by.call(METHOD, {})
+            assert isinstance(call, StreamedCall)
+            pieces: list[Call] = []
+            if together:
+                run = MessageRun(call)
+                contents = [framed(message.SerializeToString()) for message in messages]
+                run.add(b"".join(contents), [len(content) for content in contents])
+                pieces = by.read_run(run)
+                runs = [piece.responses for piece in pieces if isinstance(piece, MessageRun)]
+            else:
+                pieces = [call.on_response_message(message.SerializeToString()) or call for message in messages]
+            by.judge(pieces)
+            by.on_call_closed(call)
+            assert not call.pending and call.is_closed
+            verdicts.append(call.verdict and call.verdict.to_metadata())
+        if together and parallel == 1:
+            assert runs == [90]
+        outcomes.append((sorted(rows.rows, key=lambda row: row[0]), sorted(rows.unjudged), rows.ended, verdicts))
+    assert outcomes[0] == outcomes[1]
+    assert len(outcomes[0][0]) == 180 and outcomes[0][2] and outcomes[0][3][0]
