@@ -50,13 +50,13 @@ async def observed(client: httpx.AsyncClient, wish: HttpWish) -> dict[str, Any]:
     content = parts() if wish.in_chunks else BODY
     try:
         async with client.stream("POST", path, headers=headers, content=content) as response:
+            code = "OK" if response.status_code == 200 else str(response.status_code)
             if wish.leaves:
-                return {"code": "OK", "status": response.status_code}
+                return {"code": code}
             body = await response.aread()
     except httpx.HTTPError as error:
         return {"code": type(error).__name__}
     fields = sorted((name, value) for name, value in response.headers.items() if name not in _OF_THE_WAY)
-    code = "OK" if response.status_code == 200 else str(response.status_code)
     return {"code": code, "fields": fields, "body": _VERDICT.sub(b"", body)}
 
 
