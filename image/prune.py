@@ -35,8 +35,10 @@ LANGUAGES = {"__init__", "_mapping", "default", "python", "special"}
 
 
 def main() -> None:
-    packages = next(Path(sys.argv[1]).glob("lib/python3.*/site-packages"))
+    environment = Path(sys.argv[1])
+    packages = next(environment.glob("lib/python3.*/site-packages"))
     report(packages, "installed")
+    remove(path for path in list((environment / "bin").iterdir()) if not path.name.startswith(("python", "tocsin")))
     for purpose, patterns in UNUSED.items():
         remove(path for pattern in patterns.split() for path in list(packages.glob(pattern)))
         report(packages, f"without: {purpose}")

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,9 +172,12 @@ def test_it_fetches_a_bundle_and_guards_a_real_server_as_the_chart_has_it(
             command = [part.replace(f"{service}:", "127.0.0.1:") for part in test["args"]]
             tested = Container(image, command, test["securityContext"]).run(tmp_path)
             assert tested.returncode == 0, tested.stdout
+            deadline = time.monotonic() + 60
+            while not Redis.from_url(server.url).keys("*"):  # what replicas share, every few seconds
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
             container.signal("TERM")
             assert process.wait(60) == 0
-        assert Redis.from_url(server.url).keys("*")  # what replicas share
 
 
 def manifests_for(upstream: str, port: int, metrics: int, state: str) -> dict[str, Any]:
