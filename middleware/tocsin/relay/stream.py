@@ -262,6 +262,7 @@ class Stream:
             self._run = run = MessageRun(call)
             memory.charge(len(block))
             run.add(block, sizes)
+            context.batcher.has_runs = True
             self._submit(run)
 
     def _on_message(self, call: Call, content: bytes | None, fault: Fault | None) -> None:
