@@ -112,8 +112,8 @@ def tls_checks(results: Table) -> list[Check]:
 
 def worker_checks(results: Table) -> list[Check]:
     """Two processes beside one."""
-    one, two = (row["16x16"].cpu_us for row in results.values())
-    return [at_most("two workers: CPU a request, of one worker's", two / one, WORKERS)]
+    single, double = (row["16x16"].cpu_us for row in results.values())
+    return [at_most("two workers: CPU a request, of one worker's", double / single, WORKERS)]
 
 
 def load_checks(results: Table) -> list[Check]:

@@ -48,6 +48,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._calls: list[Call] = []
         self._waiting: list[VerdictCallback] = []
+        self.has_runs = False  # whether runs of messages are among them: said by whoever submits one
         self._scheduled = False
         self._ticks = self._size_last_tick = 0  # of the batch that grows: turns so far, and calls at the last of them
         self._pool: ThreadPoolExecutor | None = None
@@ -113,7 +114,8 @@ class Batcher:
         self._calls, self._waiting = [], []
         if not calls:
             return
-        if any(isinstance(call, MessageRun) for call in calls):
+        if self.has_runs:
+            self.has_runs = False
             calls, waiting = self._runs_read(calls, waiting)
         if not self._guard.is_blocking:
             self._judge_inline(calls, waiting)
@@ -133,7 +135,7 @@ class Batcher:
             if isinstance(call, MessageRun) and call.reading is None:
                 parts = self._guard.read_run(call)
             read += parts
-            callbacks += [callback if len(parts) == 1 else _OfRun(call, callback, len(parts))] * len(parts)
+            callbacks += [callback if parts[0] is call else _OfRun(call, callback, len(parts))] * len(parts)
         return read, callbacks
 
     def _judge_inline(self, calls: list[Call], waiting: list[VerdictCallback]) -> None:

@@ -248,14 +248,11 @@ class Stream:
             context.guard.pass_unread(call.unread_piece(len(sizes)))
             return
         run = self._run
+        memory = self._host.memory
         if run is not None and run.has_room(len(block), len(sizes)) and context.batcher.inline:
+            memory.charge(len(block))  # until it is judged
             run.add(block, sizes)
-        elif (
-            len(sizes) <= FEW
-            or len(block) > MOST_TOGETHER_BYTES
-            or not context.batcher.inline
-            or self._host.memory.lacks_room
-        ):
+        elif len(sizes) <= FEW or len(block) > MOST_TOGETHER_BYTES or not context.batcher.inline or memory.lacks_room:
             self._run = None
             at = 0
             for size in sizes:
@@ -263,7 +260,9 @@ class Stream:
                 at += size
         else:
             self._run = run = MessageRun(call)
+            memory.charge(len(block))
             run.add(block, sizes)
+            context.batcher.has_runs = True
             self._submit(run)
 
     def _on_message(self, call: Call, content: bytes | None, fault: Fault | None) -> None:
@@ -379,6 +378,8 @@ class Stream:
     def judged(self, call: Call) -> None:
         """A verdict is there: let go what waits for the last of them."""
         self._run = None
+        if isinstance(call, MessageRun):
+            self._host.memory.release(call.size)
         verdict = call.verdict
         if verdict is not None and verdict.rows > ROWS_TOLD:  # a caller that does not read may make many of them wait
             verdict.keep_told()

@@ -261,3 +261,26 @@ def _stream(guard: Guard) -> Any:
     stream = guard.call(STREAM_INFER, {})
     assert stream is not None and stream.takes_runs
     return stream
+
+
+def test_what_waits_to_be_judged_is_charged_to_its_connection(bundle: Path) -> None:
+    async def remaining() -> tuple[int, int, int]:
+        config = settings(1, bundle)
+        relay = Relay(config, Guard.open(config))
+        relay.context.start()
+        connection = relay.connection(unconnected(relay))
+        connection.upstream.connection_made(Pipe())  # type: ignore[arg-type]
+        connection.downstream.connection_made(Pipe())  # type: ignore[arg-type]
+        opening = PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS | END_STREAM, 1, REQUEST)
+        connection.downstream.data_received(opening)
+        connection.upstream.data_received(frame(SETTINGS, 0, 0))
+        before = relay.context.memory.remaining
+        content = b"".join(framed(message(row)) for row in range(6, 36))
+        connection.upstream.data_received(frame(HEADERS, END_HEADERS, 1, RESPONSE) + frame(DATA, 0, 1, content))
+        waiting = before - relay.context.memory.remaining
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return waiting, before - relay.context.memory.remaining, len(content)
+
+    waiting, afterwards, size = asyncio.run(remaining())
+    assert (waiting, afterwards) == (size, 0)
