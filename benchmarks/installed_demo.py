@@ -46,10 +46,10 @@ def main() -> None:
         figures = json.loads((work / "demo.json").read_text())
     safe = figures["safe"]
     least, most = safe["interval"]
-    kept = least <= safe["alarms"] <= most
+    within = least <= safe["alarms"] <= most
     checks = [
         Check("imported from the environment", float(env in imported.parents), "1", env in imported.parents),
-        Check("alarms on safe digits", float(safe["alarms"]), f"{least} to {most}", kept),
+        Check("alarms on safe digits", float(safe["alarms"]), f"{least} to {most}", within),
         at_most("responses altered", float(figures["altered_responses"]), 0),
     ]
     finish({"version": version, "demo": figures}, checks, options.json)

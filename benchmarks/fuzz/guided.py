@@ -3,12 +3,13 @@
 make fuzz-atheris                                                # each parser for a minute (FUZZ_SECONDS=600: ten)
 python -m benchmarks.fuzz.guided headers -max_total_time=60      # one; the rest are options of libFuzzer
 
-Cases are kept in build/atheris/TARGET, and begin with the target's seeds and its part of the corpus. A case that fails is
-written there as crash-..., with its traceback; it belongs into benchmarks/corpus/TARGET once it is understood.
+Cases are kept in build/atheris/TARGET, and begin with the target's seeds and its part of the corpus. A case that fails
+is written there as crash-..., with its traceback; it belongs into benchmarks/corpus/TARGET once it is understood.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
 import tempfile
@@ -38,13 +39,11 @@ def main() -> None:
         for seed in (*every[name].seeds, *(path.read_bytes() for path in past)):
             (cases / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
 
-        def one(case: bytes) -> None:
-            try:
+        def feed_unless_refused(case: bytes) -> None:
+            with contextlib.suppress(Refused):
                 feed(case)
-            except Refused:
-                pass
 
-        atheris.Setup([sys.argv[0], f"-artifact_prefix={cases}/", *options, str(cases)], one)
+        atheris.Setup([sys.argv[0], f"-artifact_prefix={cases}/", *options, str(cases)], feed_unless_refused)
         atheris.Fuzz()
 
 

@@ -63,10 +63,10 @@ def test_it_has_every_alert_with_its_labels_its_patience_and_its_runbook(configu
 
 def test_a_rule_is_what_grafana_reads_from_a_file(configured: Path) -> None:
     """The fields of AlertRuleV1 and QueryV1 in Grafana's reader of files."""
-    known = {"uid", "title", "condition", "data", "noDataState", "execErrState", "for", "annotations", "labels"}
+    fields = {"uid", "title", "condition", "data", "noDataState", "execErrState", "for", "annotations", "labels"}
     uids = set()
     for rule in rules_of(configured, "--receiver", "team"):
-        assert set(rule) == known | {"notification_settings"}
+        assert set(rule) == fields | {"notification_settings"}
         assert rule["notification_settings"]["receiver"] == "team"
         assert re.fullmatch(r"[\w-]{1,40}", rule["uid"]) and rule["uid"] not in uids
         uids.add(rule["uid"])

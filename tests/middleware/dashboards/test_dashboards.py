@@ -119,9 +119,9 @@ def test_every_query_of_grafanas_alert_rules_is_answered(watched: Stack, tmp_pat
     done = CliRunner().invoke(app, [*arguments, "--by", "job", "--upstream-rate", "sum by (job) (rate(up[1m]))"])
     assert done.exit_code == 0, done.output
     rules = [rule for group in yaml.safe_load(done.output)["groups"] for rule in group["rules"]]
-    found = {rule["title"]: watched.query(rule["data"][0]["model"]["expr"]) for rule in rules}  # an error is raised
-    assert {"TocsinUnscored", "TocsinGone"} <= {title for title, series in found.items() if series}
-    assert {series["metric"]["model"] for series in found["TocsinGone"]} == {"absent"}
+    answers = {rule["title"]: watched.query(rule["data"][0]["model"]["expr"]) for rule in rules}  # an error is raised
+    assert {"TocsinUnscored", "TocsinGone"} <= {title for title, series in answers.items() if series}
+    assert {series["metric"]["model"] for series in answers["TocsinGone"]} == {"absent"}
 
 
 @pytest.mark.parametrize("board", BOARDS)
