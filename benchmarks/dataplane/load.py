@@ -6,10 +6,13 @@ import shutil
 import statistics
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.dataplane.hops import Hop
+
+IDLE_SECONDS, IDLE_US = 0.2, 5_000.0  # a hop that uses less CPU in this time has nothing left to do
 
 
 class Shape(NamedTuple):
@@ -35,8 +38,10 @@ class Figures(NamedTuple):
 Table = dict[str, dict[str, Figures]]  # by hop and column
 
 
-def load(hop: Hop, path: str, request: Path, shape: Shape) -> Figures:
-    """Drive a hop. Raises SystemExit when a request fails."""
+def load(hop: Hop, path: str, request: Path, shape: Shape, *, settles: bool = False) -> Figures:
+    """Drive a hop. Raises SystemExit when a request fails. `settles`: the hop may still judge when all is answered, and
+    is waited for.
+    """
     scheme = "https" if hop.tls else "http"
     with tempfile.NamedTemporaryFile(prefix="h2load-") as log:
         before = hop.cpu_us()
@@ -48,6 +53,8 @@ def load(hop: Hop, path: str, request: Path, shape: Shape) -> Figures:
             f"{scheme}://127.0.0.1:{hop.port}{path}",
         ]  # fmt: skip
         said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+        if settles:
+            _wait_until_idle(hop)
         cpu = hop.cpu_us() - before
         rows = [line.split() for line in Path(log.name).read_text().splitlines()]
     if len(rows) != shape.requests or any(row[1] != "200" for row in rows):
@@ -58,6 +65,13 @@ def load(hop: Hop, path: str, request: Path, shape: Shape) -> Figures:
     return Figures(
         sum(times) / len(times), times[int(len(times) * 0.99)], shape.requests / seconds, cpu / shape.requests
     )
+
+
+def _wait_until_idle(hop: Hop) -> None:
+    used = -IDLE_US
+    while (now := hop.cpu_us()) - used >= IDLE_US:
+        used = now
+        time.sleep(IDLE_SECONDS)
 
 
 def medians(several: list[Figures]) -> Figures:
