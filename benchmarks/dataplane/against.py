@@ -107,7 +107,7 @@ def measured(pair: tuple[Hop, Hop], demand: Load, request_file: Path, rounds: in
     several: list[list[Figures]] = [[], []]
     for number in range(rounds + 1):
         for at in (0, 1) if number % 2 else (1, 0):
-            several[at].append(load(pair[at], demand.path, request_file, demand.shape))
+            several[at].append(load(pair[at], demand.path, request_file, demand.shape, settles=demand.messages > 1))
     there, here = (medians(rows[1:]) for rows in several)
     ratio = statistics.median(b.cpu_us / a.cpu_us for a, b in zip(*(rows[1:] for rows in several), strict=True))
     return {

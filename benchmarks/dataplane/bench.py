@@ -207,9 +207,8 @@ class Bench:
         rounds: dict[str, list[Figures]] = {}
         for number in range(1 + self._rounds):
             for hop in hops:
-                figures = load(
-                    hop, path, self._request, shape._replace(requests=max(8, shape.requests // (1 if number else 4)))
-                )
+                share = shape._replace(requests=max(8, shape.requests // (1 if number else 4)))
+                figures = load(hop, path, self._request, share, settles=path == STREAM_PATH)
                 if number:  # the first is to warm up
                     rounds.setdefault(hop.name, []).append(figures)
         for name, several in rounds.items():

@@ -6,10 +6,13 @@ import shutil
 import statistics
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.dataplane.hops import Hop
+
+IDLE_SECONDS, IDLE_US = 0.2, 5_000.0  # a hop that uses less CPU in this time has nothing left to do
 
 
 class Shape(NamedTuple):
@@ -35,10 +38,12 @@ class Figures(NamedTuple):
 Table = dict[str, dict[str, Figures]]  # by hop and column
 
 
-def load(hop: Hop, path: str, request: Path, shape: Shape) -> Figures:
-    """Drive a hop with calls of gRPC over HTTP/2. Raises SystemExit when a request fails."""
+def load(hop: Hop, path: str, request: Path, shape: Shape, *, settles: bool = False) -> Figures:
+    """Drive a hop with calls of gRPC over HTTP/2. Raises SystemExit when a request fails. `settles`: the hop may still
+    judge when all is answered, and is waited for.
+    """
     headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
-    return _h2load(hop, path, request, shape, ["-w", "24", "-W", "24", *headers])
+    return _h2load(hop, path, request, shape, ["-w", "24", "-W", "24", *headers], settles=settles)
 
 
 def load_http1(hop: Hop, path: str, request: Path, shape: Shape) -> Figures:
@@ -46,7 +51,7 @@ def load_http1(hop: Hop, path: str, request: Path, shape: Shape) -> Figures:
     return _h2load(hop, path, request, shape, ["--h1", "-H", "content-type: application/json"])
 
 
-def _h2load(hop: Hop, path: str, request: Path, shape: Shape, options: list[str]) -> Figures:
+def _h2load(hop: Hop, path: str, request: Path, shape: Shape, options: list[str], *, settles: bool = False) -> Figures:
     scheme = "https" if hop.tls else "http"
     with tempfile.NamedTemporaryFile(prefix="h2load-") as log:
         before = hop.cpu_us()
@@ -57,6 +62,8 @@ def _h2load(hop: Hop, path: str, request: Path, shape: Shape, options: list[str]
             f"{scheme}://127.0.0.1:{hop.port}{path}",
         ]  # fmt: skip
         output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+        if settles:
+            _wait_until_idle(hop)
         cpu = hop.cpu_us() - before
         rows = [line.split() for line in Path(log.name).read_text().splitlines()]
     if len(rows) != shape.requests or any(row[1] != "200" for row in rows):
@@ -67,6 +74,13 @@ def _h2load(hop: Hop, path: str, request: Path, shape: Shape, options: list[str]
     return Figures(
         sum(times) / len(times), times[int(len(times) * 0.99)], shape.requests / seconds, cpu / shape.requests
     )
+
+
+def _wait_until_idle(hop: Hop) -> None:
+    used = -IDLE_US
+    while (now := hop.cpu_us()) - used >= IDLE_US:
+        used = now
+        time.sleep(IDLE_SECONDS)
 
 
 def medians(several: list[Figures]) -> Figures:

@@ -31,7 +31,7 @@ from tocsin.relay.verdict_fields import VERDICT_OVERHEAD, verdict_field, verdict
 from tocsin.unscored import Unscored
 from tocsin.verdict import METADATA_KEY, ROWS_TOLD, Verdict
 
-FEW = 12  # messages up to which each is judged by itself: numpy's calls cost as much as reading so many
+FEW = 24  # messages up to which each is judged by itself: numpy's calls cost as much as reading so many
 
 
 class StreamHost(RelayedConnection):
