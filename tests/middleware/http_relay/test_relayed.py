@@ -246,7 +246,7 @@ def test_the_upstreams_own_word_goes_on(tokens: Path) -> None:
             assert verdict_in(caller.answer()[0]) is not None
 
 
-EVENTS = b"content-type: text/event-stream\r\n"
+OF_EVENTS = b"content-type: text/event-stream\r\n"
 OUTCOMES: dict[str, tuple[dict[str, Any], list[bytes], int]] = {
     "passes": ({}, [response(SAFE)], 200),
     "is blocked": ({"on_alarm": {"warning": "block"}}, [response(FAR)], 403),
@@ -261,7 +261,7 @@ OUTCOMES: dict[str, tuple[dict[str, Any], list[bytes], int]] = {
     "is too large, open": ({"max_message": 2_000}, [response(SAFE + b" " * 50_000)], 200),
     "is a stream that is blocked": ({"on_alarm": {"warning": "block"}}, chunked(*stream([-6.0] * 6)), 403),
     "has no body": ({"fail": "closed"}, [b"HTTP/1.1 204 No Content\r\n\r\n"], 503),
-    "is a stream without a body": ({"fail": "closed"}, [b"HTTP/1.1 204 No Content\r\n" + EVENTS + b"\r\n"], 204),
+    "is a stream without a body": ({"fail": "closed"}, [b"HTTP/1.1 204 No Content\r\n" + OF_EVENTS + b"\r\n"], 204),
     "is a stream of nothing": ({"fail": "closed"}, chunked(), 200),
     "is no HTTP": ({}, [b"what?\r\n\r\n"], 502),
     "has two lengths": ({}, [response(SAFE, more=b"content-length: 1\r\n")], 502),
