@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from heapq import heappop, heappush
 
-TURN = 0.0005  # seconds of one turn of the event loop; the last slice in it may exceed that
+TURN = 0.0002  # seconds of one turn of the event loop; the last slice in it may exceed that
 
 
 class Flow:
