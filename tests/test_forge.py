@@ -6,9 +6,11 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
 STEPS = [step["run"] for job in WORKFLOW["jobs"].values() for step in job["steps"] if "run" in step]
 
@@ -28,6 +30,22 @@ def test_ci_runs_every_version_that_is_supported() -> None:
     assert set(named) <= set(WORKFLOW["jobs"]["test"]["strategy"]["matrix"]["python"])
 
 
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_may_read_unless_a_job_says_more_and_leaves_no_token_behind(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        for step in job.get("steps", ()):
+            if step.get("uses", "").startswith("actions/checkout@"):
+                assert step["with"]["persist-credentials"] is False
+
+
+def test_what_is_built_without_tags_has_the_charts_version() -> None:
+    fallback = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools_scm"]["fallback_version"]
+    chart = yaml.safe_load((ROOT / "helm" / "tocsin" / "Chart.yaml").read_text())
+    assert (str(chart["version"]), str(chart["appVersion"])) == (fallback, fallback)
+
+
 def test_hooks_use_the_projects_own_tools() -> None:
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     assert [repo["repo"] for repo in config["repos"]] == ["local"]
@@ -45,7 +63,7 @@ def test_templates_are_forms() -> None:
 
 def test_the_changelog_has_a_part_for_each_version_and_names_the_kind_of_each_change() -> None:
     """Keep a Changelog's form: what is not released on top, then versions with their dates, the newest first."""
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools_scm"]["fallback_version"]
     parts = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
     assert parts[0].startswith("[Unreleased]\n")
     released = []
