@@ -13,7 +13,7 @@ from setuptools import setup
 HOT = """
     middleware/tocsin/relay/{admission,asking,connection,context,downstream,endpoint,frame_rate,holding,local_reply,managed}.py
     middleware/tocsin/relay/{method_paths,request_block,response_block,stream,transparent,upstream,windows}.py
-    middleware/tocsin/relay/{unfinished_requests,verdict_fields}.py
+    middleware/tocsin/relay/verdict_fields.py
     middleware/tocsin/http_relay/{bodies,connection,context,fair_share,first_bytes,heads,incoming,passing,request,response,sides}.py
     middleware/tocsin/http_relay/{upstream,writing}.py
     middleware/tocsin/exchange/{exchange,gated,opening,replies,segments,sending}.py
@@ -22,7 +22,7 @@ HOT = """
     middleware/tocsin/judgement/{batch_verdicts,batching,call,call_plan,call_reader,gate,guard,judge}.py
     middleware/tocsin/judgement/{key_finder,message_run,model,run_reading,scoring,signal_readers,signal_shapes}.py
     middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_method,rows}.py
-    middleware/tocsin/protocols/http/{document,following,framing,method,routes,values}.py
+    middleware/tocsin/protocols/http/{document,following,framing,method,routes,tensors,values}.py
     middleware/tocsin/sinks/{histogram,series,tally}.py
     middleware/tocsin/state/memory.py
     middleware/tocsin/{memory,unscored,verdict,verdict_format}.py

@@ -84,8 +84,6 @@ class Admission:
                 raise FrameError(
                     frames.PROTOCOL_ERROR, f"stream {stream} begins behind stream {connection.last_stream}"
                 )
-            if flags & END_STREAM:
-                connection.unfinished.discard(stream)
             # Of a stream that has ended. An upstream that never heard of it would take it for a new one.
             return instead if stateful and not self._writes_anew else b""
         if flags & END_STREAM:

@@ -14,7 +14,6 @@ from tocsin.relay.listening import Port
 from tocsin.relay.local_reply import refused_trailers, unavailable_trailers
 from tocsin.relay.stream import Stream
 from tocsin.relay.tls import connecting_fault
-from tocsin.relay.unfinished_requests import UnfinishedRequests
 from tocsin.verdict import USUAL_LIST_SIZE
 
 REFUSAL_TIMEOUT = 1.0  # seconds in which a client whose upstream is down may still ask, to be told why
@@ -43,7 +42,6 @@ class Connection(EndpointHost):
         self._port = port
         self.streams: dict[int, Stream] = {}
         self.closed_streams: dict[int, bool] = {}  # streams that the relay has ended itself
-        self.unfinished = UnfinishedRequests()
         self.memory = context.memory.open(self._evicted)
         self.largest_frame = frames.DEFAULT_MAX_FRAME_SIZE
         self.largest_list = USUAL_LIST_SIZE
@@ -171,10 +169,8 @@ class Connection(EndpointHost):
         if self.upstream.closed:
             self.upstream_lost("")
 
-    def replaced(self, stream_id: int, *, request_ended: bool, upstream_ended: bool) -> None:
+    def replaced(self, stream_id: int, *, upstream_ended: bool) -> None:
         self.mark_closed(stream_id)
-        if not request_ended:
-            self.unfinished.add(stream_id, self._stop_request)
         if not upstream_ended:
             self.upstream.put(frames.reset(stream_id, frames.CANCEL))
             self.upstream.write()
@@ -184,15 +180,11 @@ class Connection(EndpointHost):
     def refuse_stream(self, stream_id: int, status: str, reason: str, *, ended: bool) -> None:
         """Answer a new stream without the upstream."""
         self.last_stream = max(self.last_stream, stream_id)
+        answer = refused_trailers(stream_id, status, reason)
         if not ended:
             self.mark_closed(stream_id)
-            self.unfinished.add(stream_id, self._stop_request)
-        self.downstream.reply(refused_trailers(stream_id, status, reason))
-        self.request_flush()
-
-    def _stop_request(self, stream_id: int) -> None:
-        """The client has not finished a request that was answered."""
-        self.put_after_data(stream_id, frames.reset(stream_id, frames.NO_ERROR))
+            answer += frames.reset(stream_id, frames.NO_ERROR)
+        self.downstream.reply(answer)
         self.request_flush()
 
     def end_faulty_stream(self, side: Endpoint, error: StreamError) -> None:
@@ -441,7 +433,6 @@ class Connection(EndpointHost):
         for stream in self.streams.values():
             stream.drop()
         self.streams.clear()
-        self.unfinished.close()
         self.on_client_gone()
         self.memory.close()
         self.context.connections.discard(self)

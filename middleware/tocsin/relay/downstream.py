@@ -152,7 +152,6 @@ class Downstream(Endpoint):
         if kind == RST_STREAM:
             connection.check_begun(stream)
             if stream not in connection.streams:
-                connection.unfinished.discard(stream)
                 return b"" if connection.closed_streams.pop(stream, None) else None
             self.frame_rate.reset()
             connection.on_stream_reset(stream)

@@ -289,13 +289,13 @@ class HeldStream(Stream):
         if cut:
             self._context.cut_verdicts[cut] += 1
         self._send_window.enqueue_after_data(self._id, trailers)
+        if not self.request_ended:
+            self._send_window.enqueue_after_data(self._id, frames.reset(self._id, frames.NO_ERROR))
         if not self.response_ended and self.guarded.request is not None:
             abort = self.guarded.reads.stop(self.guarded.request)
             if abort is not None:
                 self._context.retrier.stop(abort, self._route())
-        request_ended = self.request_ended
-        upstream_ended = self.response_ended and request_ended
-        self._host.replaced(self._id, request_ended=request_ended, upstream_ended=upstream_ended)
+        self._host.replaced(self._id, upstream_ended=self.response_ended and self.request_ended)
 
     def _route(self) -> CallRoute:
         host = self._host

@@ -141,7 +141,7 @@ class ManagedDownstream(Downstream):
         if from_client.later or length > GUARANTEED_WINDOW or from_client.uncredited > GUARANTEED_WINDOW:
             from_client.admit(stream, length)
         if open_stream is None:
-            self._drop(stream, flags, size)
+            self._drop(stream, size)
             return True
         if open_stream.request_ended:  # nothing has a place behind the end
             from_client.credit(stream, size, ended=True)
@@ -161,12 +161,10 @@ class ManagedDownstream(Downstream):
         pass_on(requests, from_client, stream, payload, size, flags)
         return True
 
-    def _drop(self, stream: int, flags: int, size: int) -> None:
+    def _drop(self, stream: int, size: int) -> None:
         """DATA of a stream that has ended, of which so much has come."""
         connection = self.connection
         connection.check_begun(stream)
-        if flags & END_STREAM:
-            connection.unfinished.discard(stream)
         if stream not in connection.closed_streams:
             # The upstream has answered before it was asked all, and knows no end.
             connection.mark_closed(stream)
@@ -174,13 +172,10 @@ class ManagedDownstream(Downstream):
         self._windows.from_client.credit(stream, size, ended=True)
 
     def more_data(self, stream: int, flags: int, payload: bytes, size: int, is_taken: bool) -> None:
-        connection = self.connection
-        open_stream = connection.streams.get(stream)
+        open_stream = self.connection.streams.get(stream)
         requests, from_client = self._windows.requests, self._windows.from_client
         ended = bool(flags & END_STREAM)
         if open_stream is None or open_stream.request_ended:
-            if flags & END_STREAM:
-                connection.unfinished.discard(stream)
             from_client.credit(stream, size, ended=True)
             return
         if is_taken and isinstance(open_stream, AskingStream) and open_stream.take_request(payload, ended):

@@ -55,7 +55,7 @@ class StreamHost(RelayedConnection):
         """A stream's held frames may go: it has ended."""
         raise NotImplementedError
 
-    def replaced(self, stream_id: int, *, request_ended: bool, upstream_ended: bool) -> None:
+    def replaced(self, stream_id: int, *, upstream_ended: bool) -> None:
         """The relay has ended a stream towards the client; the upstream's part of it is not wanted any more."""
         raise NotImplementedError
 

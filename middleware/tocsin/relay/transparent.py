@@ -53,7 +53,7 @@ class TransparentDownstream(Downstream):
             self.count_empty(flags, length)
         open_stream = connection.streams.get(stream)
         if open_stream is None:
-            return self._is_for_nobody(stream, flags, length)
+            return self._is_for_nobody(stream, length)
         if open_stream.request_ended:  # nothing has a place behind the end, which the upstream sees as well
             return False
         if open_stream.call is not None:
@@ -65,20 +65,16 @@ class TransparentDownstream(Downstream):
     def more_data(self, stream: int, flags: int, payload: bytes, size: int, is_taken: bool) -> None:
         open_stream = self.connection.streams.get(stream)
         if open_stream is None or open_stream.request_ended:
-            if flags & END_STREAM:
-                self.connection.unfinished.discard(stream)
             return
         if open_stream.call is not None:
             open_stream.request_data(payload)
         if flags & END_STREAM:
             open_stream.request_ended = True
 
-    def _is_for_nobody(self, stream: int, flags: int, length: int) -> bool:
+    def _is_for_nobody(self, stream: int, length: int) -> bool:
         """DATA of a stream that has ended: whether it is dropped, because the relay has ended it."""
         connection = self.connection
         connection.check_begun(stream)
-        if flags & END_STREAM:
-            connection.unfinished.discard(stream)
         if stream not in connection.closed_streams:
             return False
         if length:
