@@ -98,7 +98,7 @@ def test_features_that_cannot_serve_are_refused_in_words(tmp_path: Path) -> None
         (lambda: Features("f", projector(), inputs={"z": "a"}), r"has no input 'z' \(it has: image\)"),
         (lambda: Features("f", of_one_batch()), r"takes batches of 1 only \(its input 'x' .*free first axis"),
         (lambda: Features("f", of_one_batch("n")), r"takes batches of 1 only \(its output 'y'"),
-        (lambda: parse_features("f"), "told as SIGNAL=FILE.onnx"),
+        (lambda: parse_features("f"), "given as SIGNAL=FILE.onnx"),
         (lambda: compile([parse("entropy")], SAFE, features=[Features("f", projector())]), "no signal 'image'"),
     ):
         with pytest.raises(SignalError, match=message):
