@@ -1,6 +1,7 @@
 # The relay's image: what serving needs, no torch, no root, no compiler, no pip. `make image` builds it (image/build-image).
 #   BASE     a Debian with `python` 3.11 or newer, pinned by its digest: python:3.12-slim-bookworm@sha256:...
 #   COMPILE  0 leaves the interception path as plain Python
+#   VERSION  of the package; without it `fallback_version` in pyproject.toml, as the context has no git
 # The build is the same on amd64 and arm64: `make image PLATFORM=linux/arm64`.
 ARG BASE
 FROM ${BASE} AS build
@@ -21,7 +22,9 @@ COPY detectors ./detectors
 COPY calibration ./calibration
 COPY middleware ./middleware
 ARG COMPILE=1
-RUN --mount=type=secret,id=certificates CFLAGS=-g0 TOCSIN_COMPILE=${COMPILE} pip-install /opt/tocsin '.[redis,otel,fetch]'
+ARG VERSION=
+RUN --mount=type=secret,id=certificates CFLAGS=-g0 TOCSIN_COMPILE=${COMPILE} \
+  SETUPTOOLS_SCM_PRETEND_VERSION_FOR_TOCSIN=${VERSION} pip-install /opt/tocsin '.[redis,otel,fetch]'
 COPY image/prune.py image/inventory.py ./image/
 RUN python image/prune.py /opt/tocsin && /opt/tools/bin/python image/inventory.py /opt/tocsin /base-packages
 
