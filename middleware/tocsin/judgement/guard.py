@@ -11,7 +11,7 @@ import numpy as np
 
 from tocsin.configuration.config import Config
 from tocsin.judgement.batch_verdicts import finite_scores, give_verdicts
-from tocsin.judgement.call import Call, Fault, StreamedCall
+from tocsin.judgement.call import Call, StreamedCall
 from tocsin.judgement.call_plan import CallPlan
 from tocsin.judgement.call_reader import OTHER, CallReader, Read
 from tocsin.judgement.message_run import MessageRun
@@ -30,7 +30,7 @@ from tocsin.verdict import Verdict
 
 TRACE_KEY = "traceparent"
 NO_KEYS: Mapping[str, str] = {}
-NO_BUNDLE: Fault = ("no_bundle", "no model has a bundle")
+NO_BUNDLE = Unscored("no_bundle", "no model has a bundle")  # made once: most calls of such a guard pass for it
 ALL_ROWS = 1 << 60  # more than there are
 
 
@@ -128,7 +128,7 @@ class Guard:
         """Make the call object of one RPC by its plan. `hint` names the model where the call does not, `origin` the
         connection. Nothing is judged yet.
         """
-        call = plan.new_call(hint, origin, takes_runs=self._takes_runs and self.sinks.take_runs)
+        call = plan.new_call(hint, origin, takes_runs=plan.streams and self._takes_runs and self.sinks.take_runs)
         if self.timed:
             call.began, call.traceparent = time.time_ns(), plan.traceparent
         return call
@@ -195,7 +195,7 @@ class Guard:
         not wait for others to be judged with it.
         """
         call.model = self._reader.default_model
-        self._pass_alone(call, Unscored(*(call.fault or NO_BUNDLE)))
+        self._pass_alone(call, NO_BUNDLE if call.fault is None else Unscored(*call.fault))
         call.forget()
 
     def give_up(self, call: Call, reason: str, detail: str) -> None:

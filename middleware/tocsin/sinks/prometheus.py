@@ -177,7 +177,10 @@ class PrometheusSink(Collector, Sink):
         verdict = call.verdict
         assert verdict is not None and verdict.unscored is not None
         what = verdict.model, verdict.version[:MAX_VERSION_LENGTH], call.method, verdict.unscored
-        self._unjudged += [what] * call.responses
+        if call.responses == 1:
+            self._unjudged.append(what)
+        else:
+            self._unjudged += [what] * call.responses
         if len(self._unjudged) >= FOLD:
             with self._lock:
                 self._count()
