@@ -55,8 +55,6 @@ class CallReader:
             raise Unscored(*call.fault)
         if response is None:
             raise Unscored("no_response", "the call has no response message")
-        if self.has_no_bundle:
-            raise Unscored("no_bundle", "no model has a bundle")
         opened = [call.reads.open(response, call.request)]
         if call.parent is None:
             return self._signals_of(call, opened)

@@ -152,6 +152,10 @@ class Guard:
             if room <= 0 or (behind and call.parent in behind):
                 postponed.append((call, 0))
                 continue
+            if reader.has_no_bundle and call.fault is None and call.response is not None:
+                call.model = reader.default_model
+                self._pass_unscored(call, NO_BUNDLE)  # not raised: compiled, that costs more than all else of a call
+                continue
             try:
                 to_score = reader.read(call)
             except Unscored as why:
