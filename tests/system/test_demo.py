@@ -62,16 +62,11 @@ def test_the_promise_holds_on_held_out_digits_by_its_law(demo_run: tuple[dict[st
 def test_far_inputs_are_alarmed_and_near_ones_more_often_than_safe_ones(
     demo_run: tuple[dict[str, Any], str, dict[str, Any]],
 ) -> None:
-    """Which rows set the detectors' scales is drawn anew with each recording. One draw in fifty or so has a scale set
-    without the heavy tail of the others, and then half of the photo patches pass: what is claimed holds there, too.
-    """
     ood, safe = demo_run[0]["ood"], demo_run[0]["safe"]
-    rate = safe["alarms"] / safe["responses"]
     for kind in ("photo patches", "noise", "inverted"):
-        assert ood["kinds"][kind] > 8 * rate
-    near = [ood["kinds"][kind] for kind in ("rotated", "half-covered", "MNIST digits")]
-    assert sum(near) / len(near) > 2 * rate
-    assert ood["kinds"]["inverted"] >= 0.9
+        assert ood["kinds"][kind] >= 0.9
+    for kind in ("rotated", "half-covered", "MNIST digits"):
+        assert ood["kinds"][kind] > 2 * safe["alarms"] / safe["responses"]
     assert ood["responses"] == 200 * len(ood["kinds"])
 
 
