@@ -29,12 +29,14 @@ def main() -> None:
     environment, base = Path(sys.argv[1]), Path(sys.argv[2])
     bom = python_packages(environment)
     bom.components.update(debian_packages(base))
-    if not any(one.name.startswith("python3.") for one in bom.components):
+    if not any(component.name.startswith("python3.") for component in bom.components):
         bom.components.add(python())
     share = environment / "share"
     share.mkdir(exist_ok=True)
     (share / "sbom.json").write_text(JsonV1Dot6(bom).output_as_string(indent=1))
-    lines = [f"| {one.name} | {one.version} | {licences(one)} |" for one in sorted(bom.components)]
+    lines = [
+        f"| {component.name} | {component.version} | {licences(component)} |" for component in sorted(bom.components)
+    ]
     heading = "| package | version | licence |\n|---|---|---|\n"
     (share / "licences.md").write_text(heading + "\n".join(lines) + "\n")
     print(f"{len(lines)} packages listed in {share}")
@@ -84,7 +86,10 @@ def debian_licences(package: str) -> list[str]:
 
 
 def licences(component: Component) -> str:
-    names = {str(getattr(one, "id", None) or getattr(one, "name", None) or one.value) for one in component.licenses}
+    names = {
+        str(getattr(licence, "id", None) or getattr(licence, "name", None) or licence.value)
+        for licence in component.licenses
+    }
     is_debian = component.purl is not None and component.purl.type == "deb"
     place = f"{DOCUMENTATION}/{component.name}/copyright" if is_debian else "its *.dist-info"
     return ", ".join(sorted(names)) or f"see {place}"
