@@ -13,7 +13,7 @@ import torch
 from smollm2 import weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tocsin_detectors.judges import resist_one_token
+from tocsin_detectors import resist_one_token
 
 QUESTIONS = {
     "What is the capital of France?": "Paris",

@@ -81,9 +81,23 @@ print("judged", sorted(set(sys.modules) & set({FITTING_ONLY!r})))
     assert done.stdout == "judged []\n", done.stderr
 
 
-def test_importing_the_detectors_is_quick_and_without_torch() -> None:
-    program = "import sys, tocsin_detectors; print(sorted({'torch', 'onnx', 'spox'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
+def imported(program: str) -> set[str]:
+    """What a new process has imported when the program is over."""
+    program += "; import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_every_detector_needs_nothing_that_only_fitting_needs() -> None:
+    everything = "import tocsin_detectors as public; every = [getattr(public, name) for name in public.__all__]"
+    modules = imported(everything)
+    assert "tocsin_detectors.embedding.rnd" in modules and not {"torch", "onnx", "spox"} & modules
+
+
+def test_a_guard_is_imported_without_the_detectors_and_without_evaluation() -> None:
+    modules = imported("import tocsin; tocsin.Guard")
+    assert "tocsin_calibration.promise" in modules
+    assert not {"tocsin_calibration.evaluation", "tocsin_detectors.embedding", "tocsin_detectors.confidence"} & modules
 
 
 def test_onnx_runtime_is_imported_where_its_telemetry_is_turned_off_first() -> None:

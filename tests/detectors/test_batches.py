@@ -18,10 +18,12 @@ from tocsin_detectors import (
     GeneralisedEntropy,
     KLMatching,
     Mahalanobis,
+    NearestNeighbours,
     Observations,
+    RandomNetworkDistillation,
+    VirtualLogit,
     compile,
 )
-from tocsin_detectors.embedding import NearestNeighbours, RandomNetworkDistillation, VirtualLogit
 
 LARGEST = 300
 

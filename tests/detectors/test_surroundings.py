@@ -11,10 +11,20 @@ from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score, roc_curve
 from tests.detectors.test_family import DIGITS, LATER, NOISE, SAFE
 
-from tocsin_detectors import DetectorError, Entropy, Features, Mahalanobis, Observations, Scorer, SignalError, compile
+from tocsin_detectors import (
+    ATTACKS,
+    DetectorError,
+    Entropy,
+    Features,
+    Mahalanobis,
+    Observations,
+    Scorer,
+    SignalError,
+    compile,
+    resist_one_token,
+)
 from tocsin_detectors.costs import _alone, costs_by_detector
 from tocsin_detectors.features import parse_features
-from tocsin_detectors.judges import ATTACKS, resist_one_token
 from tocsin_detectors.registry import parse
 from tocsin_detectors.separation import separation
 from tocsin_detectors.suggest import suggest

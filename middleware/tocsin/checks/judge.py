@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tocsin.checks.chat import Chat
 from tocsin.errors import CheckError
-from tocsin_detectors.judges import ATTACKS, Resistance, resist_one_token
+from tocsin_detectors import ATTACKS, Resistance, resist_one_token
 
 RATING_PROMPT = (
     "Rate the answer to the question from 1 (wrong) to {best} (right). Reply with the number only.\n"

@@ -30,7 +30,7 @@ StatusField = Annotated[str, BeforeValidator(_status)]
 class Reaction(BaseModel):
     """What to do about an alarm of one severity."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     action: ActionName = Field("flag", description="pass, flag, retry, fallback, abstain or block.")
     share: float = Field(1.0, ge=0, le=1, description="The share of alarms it is done to; the others are flagged.")
@@ -46,7 +46,7 @@ ReactionField = Annotated[Reaction, BeforeValidator(_reaction)]
 class AbstainConfig(BaseModel):
     """What callers get in place of an answer that is withheld: a response of the protocol, or a status."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     response: dict[str, Any] | None = Field(None, description="Fields of the response message; null: the status.")
     keep: list[str] = Field([], description="Fields of the withheld response to copy into it, such as id.")
@@ -62,7 +62,7 @@ class AbstainConfig(BaseModel):
 class BlockConfig(BaseModel):
     """What callers of a blocked call get: a status, or of a stream the message that ends it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     ending: dict[str, Any] | None = Field(
         None, description="Of a stream, fields of a last message that ends it, with status OK; null: the status."
@@ -75,7 +75,7 @@ class BlockConfig(BaseModel):
 class FallbackConfig(BaseModel):
     """A second, safer model that is asked the same."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     upstream: AddressField = Field(description="Where it is: HOST:PORT or unix:/PATH.")
     tls: UpstreamTls | None = Field(None, description="TLS towards it; null: none.")
@@ -86,7 +86,7 @@ class FallbackConfig(BaseModel):
 class RetryConfig(BaseModel):
     """Asking the same model again. With `accuracy` and what the monitor passes, only as often as that is worth it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     most: int = Field(1, ge=1, le=16, description="The most further tries.")
     deadline: Duration = Field(timedelta(seconds=1), description="How long a try may take.")

@@ -31,7 +31,7 @@ from tocsin.protocols.settings import ProtocolConfig
 class Config(BaseModel):
     """A relay and the models it guards."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", defer_build=True, validate_default=True)
 
     listen: AddressField = Field(
         Address("0.0.0.0", 8001), description="Where callers connect: HOST:PORT or unix:/PATH."

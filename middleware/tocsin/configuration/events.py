@@ -15,7 +15,7 @@ from tocsin.configuration.fields import Duration
 class FileTarget(BaseModel):
     """A file of JSON lines; one that was moved away is made anew."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     file: Path = Field(description="The file to append to.")
 
@@ -23,7 +23,7 @@ class FileTarget(BaseModel):
 class WebhookTarget(BaseModel):
     """CloudEvents over HTTP, one a request, signed as Standard Webhooks are."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     webhook: HttpUrl = Field(description="Where to POST.")
     secret: Path | None = Field(None, description="A file with the key that signs them (whsec_...); null: unsigned.")
@@ -33,7 +33,7 @@ class WebhookTarget(BaseModel):
 class AlertmanagerTarget(BaseModel):
     """Alerts without a Prometheus between."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     alertmanager: HttpUrl = Field(description="The Alertmanager's address, without /api.")
     lasting: Duration = Field(timedelta(minutes=5), description="An alert ends so long after its last alarm.")
@@ -43,7 +43,7 @@ class AlertmanagerTarget(BaseModel):
 class KafkaTarget(BaseModel):
     """A topic of Kafka, keyed by model and session; needs the extra `kafka`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     kafka: str = Field(description="Brokers, HOST:PORT,HOST:PORT.")
     topic: str = Field("tocsin-alarms", description="The topic.")
@@ -55,7 +55,7 @@ class KafkaTarget(BaseModel):
 class LogTarget(BaseModel):
     """The process's own log."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     log: Literal["info", "warning"] = Field(description="The level of the lines.")
 
@@ -78,7 +78,7 @@ Target = Annotated[
 class EventsConfig(BaseModel):
     """Alarms as events."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     to: list[Target] = Field(min_length=1, description="Where events go: file, log, webhook, alertmanager or kafka.")
     spool: Path | None = Field(

@@ -13,7 +13,7 @@ from tocsin.configuration.fields import Address, AddressField, Duration
 class TlsConfig(BaseModel):
     """The certificate that callers see, and whether they must show one."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     certificate: Path = Field(description="A PEM file with the certificate and its chain.")
     key: Path = Field(description="A PEM file with the private key.")
@@ -30,7 +30,7 @@ class TlsConfig(BaseModel):
 class UpstreamTls(BaseModel):
     """TLS towards a model server."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     ca: Path | None = Field(None, description="A PEM file of authorities to trust; null: the system's.")
     certificate: Path | None = Field(None, description="A PEM file with the certificate to show (mTLS).")
@@ -47,7 +47,7 @@ class UpstreamTls(BaseModel):
 class Listener(BaseModel):
     """One port and the model server behind it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     listen: AddressField = Field(description="Where callers connect: HOST:PORT or unix:/PATH.")
     upstream: AddressField = Field(Address("127.0.0.1", 8081), description="The model server: HOST:PORT or unix:/PATH.")
@@ -59,7 +59,7 @@ class Listener(BaseModel):
 class Limits(BaseModel):
     """What callers may use; beyond it they are refused, and counted."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     connections: int = Field(10_000, ge=1, description="Open client connections of one process.")
     streams: int = Field(10_000, ge=1, description="Calls under way on one connection.")

@@ -17,7 +17,7 @@ from tocsin.protocols.settings import Judged
 class RiskConfig(BaseModel):
     """What answers are worth, in one unit of value of your own: points, cents, minutes."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     right_earns: float = Field(1.0, ge=0, description="What a right answer that is served earns.")
     wrong_costs: float = Field(1.0, ge=0, description="What a wrong answer that is served costs.")
@@ -35,7 +35,7 @@ class RiskConfig(BaseModel):
 class AdaptConfig(BaseModel):
     """Levels that follow feedback, so that the false-alarm rate tends to alpha under drift."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     method: Literal["aci", "dtaci", "pid"] = Field(
         "dtaci", description="How levels follow: ACI, DtACI or conformal PID."
@@ -47,7 +47,7 @@ class AdaptConfig(BaseModel):
 class DiscoveryConfig(BaseModel):
     """Alarms of which at most a share is false, over the whole stream, instead of a share of the responses alarming."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     method: Literal["lord", "saffron", "addis"] = Field("addis", description="LORD++, SAFFRON or ADDIS.")
     false_share: float = Field(0.1, gt=0, lt=1, description="The share of alarms that may be false (FDR).")
@@ -56,7 +56,7 @@ class DiscoveryConfig(BaseModel):
 class ModelConfig(BaseModel):
     """One guarded model."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     bundle: Path | None = Field(
         None,

@@ -14,7 +14,7 @@ from tocsin.configuration.fields import Duration
 class RecordConfig(BaseModel):
     """A random sample of judged responses, for calibration; needs the extra `record`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     to: Path = Field(description="The folder that Parquet files are written into; it is made if it is not there.")
     rows: int = Field(10_000, ge=1, description="Responses of each model that one sample keeps at most.")

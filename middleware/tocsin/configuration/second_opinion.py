@@ -21,7 +21,7 @@ def opinion_model(model: str, opinion: str) -> str:
 class JudgeModelConfig(BaseModel):
     """A model that judges answers, behind an OpenAI-compatible API."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     url: HttpUrl = Field(description="The API, such as http://127.0.0.1:30000/v1.")
     model: str = Field(description="The judge's name there.")
@@ -36,7 +36,7 @@ class JudgeModelConfig(BaseModel):
 
 
 class _Opinion(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     prompt: Path | None = Field(
         None, description="A file with the prompt, in which names in braces are filled in; null: the prompt that ships."
@@ -106,7 +106,7 @@ class ReferenceConfig(_Opinion):
 class NextTurnLabels(BaseModel):
     """Labels for `adapt`, from what users say next."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     safe_at_most: float = Field(0.1, ge=0, le=1, description="A score up to this labels the answer safe.")
     bad_from: float = Field(
@@ -178,7 +178,7 @@ OpinionConfig = Annotated[
 class AgreementConfig(BaseModel):
     """Further judges that are asked the same about some of the drawn calls: how far the judges agree."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     judges: list[JudgeModelConfig] = Field(min_length=1, max_length=5, description="The further judges.")
     share: float = Field(0.1, gt=0, le=1, description="The share of drawn calls that they are asked about, too.")
@@ -199,7 +199,7 @@ class AgreementConfig(BaseModel):
 class DiversityConfig(BaseModel):
     """How different the latest answers are from each other, by a model that embeds texts."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     embedder: JudgeModelConfig = Field(description="A model that embeds texts, behind an OpenAI-compatible API.")
     window: int = Field(100, ge=2, le=1_000, description="Drawn answers that are compared, the latest.")
@@ -214,7 +214,7 @@ class SecondOpinionConfig(BaseModel):
     to the judge.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     judge: JudgeModelConfig = Field(description="The model that judges.")
     opinions: dict[Annotated[str, Field(pattern=NAME)], OpinionConfig] = Field(

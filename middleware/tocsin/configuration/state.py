@@ -17,7 +17,7 @@ ROUND_TRIPS = 4  # that a response may wait for: two of its own batch, after two
 class StateConfig(BaseModel):
     """A Redis that remembers for all replicas."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     redis: str = Field(description="redis://HOST:PORT/DB, rediss:// for TLS, or unix:///PATH.")
     cluster: bool = Field(False, description="The address is that of a node of a cluster.")

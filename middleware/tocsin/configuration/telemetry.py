@@ -16,7 +16,7 @@ class TelemetryConfig(BaseModel):
     OTEL_RESOURCE_ATTRIBUTES, as everywhere.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     endpoint: HttpUrl = Field(
         HttpUrl("http://127.0.0.1:4317"), description="The receiver, http:// or https://; without a path."

@@ -18,7 +18,7 @@ OF_GRPC = frozenset({"ids", "in_turn", "abort"})
 class TensorConfig(BaseModel):
     """A message type that is a tensor: the paths of its datatype and shape, and where its values are."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     dtype: str = Field(description="The path of its datatype, a text or an enum.")
     shape: str = Field(description="The path of its shape.")
@@ -34,7 +34,7 @@ class TensorConfig(BaseModel):
 class AskConfig(BaseModel):
     """What requests are changed to, so that responses carry signals."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     unless: str = Field(description="The field of a request by which the caller asks by itself.")
     set: dict[str, Any] = Field(description="Fields of the request and their values; `amount` is the number asked for.")
@@ -47,7 +47,7 @@ class AskConfig(BaseModel):
 class AlternativesConfig(BaseModel):
     """Where messages have the likeliest tokens of each place."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     tokens: str | dict[str, str] = Field(
         description="The path of their ids, an axis of places and one of alternatives; {others, said, ranks} where the "
@@ -59,7 +59,7 @@ class AlternativesConfig(BaseModel):
 class AbortConfig(BaseModel):
     """The call that cancels an answer at the server."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     method: str = Field(description="The method, as /package.Service/Method.")
     ids: str = Field(description="The field of its request that names calls.")
@@ -69,7 +69,7 @@ class AbortConfig(BaseModel):
 class IdsConfig(BaseModel):
     """How a response on a stream of requests tells which of them it answers."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     request: str = Field(description="The path of a request's id.")
     response: str = Field(description="The path, in a response, of the id of the request that it answers.")
@@ -78,7 +78,7 @@ class IdsConfig(BaseModel):
 class MethodConfig(BaseModel):
     """A guarded method."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     model: str = Field("", description="Where calls name the model: request.PATH, response.PATH or metadata.KEY.")
     version: str = Field("", description="Where calls name the model's version.")
@@ -133,7 +133,7 @@ class MethodConfig(BaseModel):
 class ProtocolConfig(BaseModel):
     """A protocol: descriptors of its messages, and its guarded methods."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     descriptors: str = Field(
         "", description="A descriptor set (protoc --include_imports --descriptor_set_out), relative to this file."

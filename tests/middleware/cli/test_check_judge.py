@@ -19,7 +19,7 @@ from tocsin.checks.chat import Chat, likeliest_tokens
 from tocsin.checks.judge import check_judge, read_pairs
 from tocsin.cli.main import app
 from tocsin.errors import CheckError
-from tocsin_detectors.judges import ATTACKS
+from tocsin_detectors import ATTACKS
 
 Judge = Callable[[str], dict[str, float]]  # a prompt -> first tokens and their probabilities
 PAIRS = read_pairs(None)

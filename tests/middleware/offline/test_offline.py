@@ -21,8 +21,7 @@ from tocsin.offline.fitting import fit_detectors
 from tocsin.offline.scoring import SCORE_PREFIX, ScoreReader, responses_of, write_scores
 from tocsin_calibration import Bundle, CalibrationError, calibrate, evaluate
 from tocsin_calibration.sweeps import calibrate_in_sweeps
-from tocsin_detectors import Entropy, Mahalanobis, compile
-from tocsin_detectors.embedding import KMeansDistance
+from tocsin_detectors import Entropy, KMeansDistance, Mahalanobis, compile
 
 ALPHAS = {"warning": 0.05, "critical": 0.01}
 
