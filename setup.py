@@ -18,7 +18,7 @@ HOT = """
     middleware/tocsin/http_relay/{upstream,writing}.py
     middleware/tocsin/exchange/{exchange,gated,opening,replies,segments,sending}.py
     middleware/tocsin/grpc_wire/{content_types,deframer}.py
-    middleware/tocsin/http2/{flow_control,frames,headers,splitter}.py
+    middleware/tocsin/http2/{frames,headers,receive_window,send_window,splitter}.py
     middleware/tocsin/judgement/{batch_verdicts,batching,call,call_plan,call_reader,gate,guard,judge}.py
     middleware/tocsin/judgement/{key_finder,message_run,model,run_reading,scoring,signal_readers,signal_shapes}.py
     middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_method,rows}.py

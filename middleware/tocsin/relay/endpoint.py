@@ -6,8 +6,8 @@ import asyncio
 from typing import cast
 
 from tocsin.http2 import frames
-from tocsin.http2.flow_control import SendWindow
 from tocsin.http2.frames import FrameError, StreamError
+from tocsin.http2.send_window import SendWindow
 from tocsin.http2.splitter import FrameSplitter
 from tocsin.relay.stream import StreamHost
 
