@@ -11,7 +11,8 @@ from setuptools import setup
 
 # What every relayed byte and every judged response passes through. A file belongs here when a benchmark tells so.
 HOT = """
-    middleware/tocsin/relay/{admission,asking,connection,context,downstream,endpoint,frame_rate,holding,local_reply,managed}.py
+    middleware/tocsin/relay/{admission,asking,connection,connection_streams,context,downstream,endpoint,frame_rate,goaway}.py
+    middleware/tocsin/relay/{holding,local_reply,managed,scorer_queue}.py
     middleware/tocsin/relay/{method_paths,request_block,response_block,stream,transparent,upstream,windows}.py
     middleware/tocsin/relay/verdict_fields.py
     middleware/tocsin/http_relay/{bodies,connection,context,fair_share,first_bytes,heads,incoming,passing,request,response,sides}.py

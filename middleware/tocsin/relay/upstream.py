@@ -158,7 +158,7 @@ class Upstream(Endpoint):
             return self._reset(stream, frame)
         if kind == GOAWAY:
             connection.context.goaways += 1
-            return connection.goaway_from_upstream(frame)
+            return connection.goaway.limit(frame)
         if kind == PING:
             return self.on_ping(flags, frame)
         if kind > LAST_KNOWN_KIND:
