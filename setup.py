@@ -13,8 +13,8 @@ from setuptools import setup
 HOT = """
     middleware/tocsin/relay/{admission,asking,connection,connection_streams,context,downstream,endpoint,frame_rate,goaway}.py
     middleware/tocsin/relay/{holding,local_reply,managed,scorer_queue}.py
-    middleware/tocsin/relay/{method_paths,request_block,response_block,stream,transparent,upstream,windows}.py
-    middleware/tocsin/relay/verdict_fields.py
+    middleware/tocsin/relay/{method_paths,request_block,response_block,stream,stream_host,stream_messages}.py
+    middleware/tocsin/relay/{transparent,upstream,verdict_fields,windows}.py
     middleware/tocsin/http_relay/{bodies,connection,context,fair_share,first_bytes,heads,incoming,passing,request,response,sides}.py
     middleware/tocsin/http_relay/{upstream,writing}.py
     middleware/tocsin/exchange/{exchange,gated,opening,replies,segments,sending}.py

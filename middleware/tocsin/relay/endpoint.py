@@ -9,7 +9,7 @@ from tocsin.http2 import frames
 from tocsin.http2.frames import FrameError, StreamError
 from tocsin.http2.send_window import SendWindow
 from tocsin.http2.splitter import FrameSplitter
-from tocsin.relay.stream import StreamHost
+from tocsin.relay.stream_host import StreamHost
 
 MOST_UNREAD = 1 << 20  # bytes of the relay's own answers that a peer which does not read them may leave waiting
 MAX_JOINED_PIECES, MAX_JOINED_BYTES = (

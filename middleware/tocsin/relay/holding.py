@@ -17,7 +17,8 @@ from tocsin.protocols.method import Edit
 from tocsin.relay.local_reply import replacement_trailers
 from tocsin.relay.response_block import ResponseBlock, unread_response_block
 from tocsin.relay.retrier import CallRoute
-from tocsin.relay.stream import Stream, StreamHost
+from tocsin.relay.stream import Stream
+from tocsin.relay.stream_host import StreamHost
 from tocsin.relay.windows import Windows
 from tocsin.unscored import Unscored
 
