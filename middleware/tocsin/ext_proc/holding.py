@@ -24,10 +24,9 @@ from tocsin.ext_proc.requests import (
 )
 from tocsin.ext_proc.response import DONE, GrpcResponseHead, JudgedResponse
 from tocsin.grpc_wire.deframer import framed
-from tocsin.judgement import gate as gates
+from tocsin.judgement.actions import END, Actions, Ask, Judge, Outcome, Release, Replace
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, Judge, Outcome
-from tocsin.judgement.gate import HOLDING, PASSING, Actions, Gate, Release, Replace
+from tocsin.judgement.gate import HOLDING, PASSING, Gate
 from tocsin.judgement.policy import DETAILS_KEY, Replacement, not_grpc
 from tocsin.verdict import METADATA_KEY
 
@@ -201,7 +200,7 @@ class HeldResponse(JudgedResponse):
     def _do(self, actions: Actions) -> None:
         """Carry out the gate's actions, in order."""
         for action in actions:
-            if action is gates.END:
+            if action is END:
                 self._is_cleared = True
                 self._finish()
             elif isinstance(action, Release):

@@ -29,8 +29,8 @@ from tocsin.ext_proc.requests import (
 )
 from tocsin.ext_proc.response import JudgedResponse
 from tocsin.judgement import gate as gates
+from tocsin.judgement.actions import Ask
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.policy import Replacement, failed_closed
 from tocsin.outbound_http import Answer
 from tocsin.verdict import METADATA_KEY

@@ -20,9 +20,9 @@ from tocsin.http_relay.replies import CONTINUE, refusal, written
 from tocsin.http_relay.request import Passage, RelayedRequest
 from tocsin.http_relay.sides import Side, SideHost
 from tocsin.http_relay.upstream import UpstreamHost, UpstreamLink
+from tocsin.judgement.actions import Ask
 from tocsin.judgement.batching import VerdictCallback
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask
 from tocsin.outbound_http import Answer, HttpCall
 from tocsin.relay.listening import Port
 

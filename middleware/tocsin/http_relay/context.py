@@ -10,9 +10,9 @@ from tocsin.exchange.opening import Exchanges
 from tocsin.http_relay.fair_share import FairShare
 from tocsin.http_relay.heads import Http1Request
 from tocsin.http_relay.paths import RoutePaths, plain_path
+from tocsin.judgement.actions import Ask
 from tocsin.judgement.batching import VerdictCallback
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask
 from tocsin.memory import MemoryAccount
 from tocsin.outbound_http import Answer, HttpCall
 from tocsin.relay.context import RelayContext, RelayedConnection

@@ -20,8 +20,8 @@ from tocsin.http_relay.context import RelayedResponse, ResponseHost
 from tocsin.http_relay.heads import Http1Request, ResponseHead
 from tocsin.http_relay.replies import refusal, written
 from tocsin.http_relay.writing import ResponseWriter
+from tocsin.judgement.actions import Ask
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.policy import Replacement
 from tocsin.outbound_http import Answer, HttpCall
 from tocsin.relay.context import RelayContext

@@ -9,9 +9,9 @@ from contextlib import suppress
 
 from tocsin.grpc_wire.deframer import MessageDeframer, framed, whole_message
 from tocsin.http2 import frames
+from tocsin.judgement.actions import END, Actions, Ask, Judge, Outcome, Release, Replace
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, Judge, Outcome
-from tocsin.judgement.gate import DONE, END, PASSING, Actions, Gate, Release, Replace
+from tocsin.judgement.gate import DONE, PASSING, Gate
 from tocsin.judgement.policy import Replacement, not_grpc
 from tocsin.protocols.method import Edit
 from tocsin.relay.local_reply import replacement_trailers

@@ -18,8 +18,8 @@ from tocsin.ext_proc.context import ExchangeHost, ProcessorContext, WaitingRespo
 from tocsin.ext_proc.exchange import EnvoyExchange
 from tocsin.ext_proc.requests import read_request
 from tocsin.grpc_wire.deframer import framed
+from tocsin.judgement.actions import Ask, Outcome
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, Outcome
 from tocsin.memory import MemoryBudget
 
 STREAMED, BUFFERED, DUPLEX = 1, 2, 4
