@@ -315,7 +315,7 @@ class EnvoyExchange:
         """Refuse a response that the filter's mode cannot hold, where `fail` is closed; whether it was refused."""
         guard = self._context.guard
         call.model = guard.model_of(call)
-        if not guard.closed(call):
+        if not guard.fails_closed(call):
             return False
         guard.give_up(call, "not_sent", LINES["not_held"])
         guard.acted(call, "refused")

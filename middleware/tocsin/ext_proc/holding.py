@@ -82,7 +82,7 @@ class HeldResponse(JudgedResponse):
         self._is_begun = not head.foreign
         if head.foreign:
             self._count_foreign(head)
-            if self._context.guard.closed(self.call):
+            if self._context.guard.fails_closed(self.call):
                 self._do(self.gate.replace(not_grpc(head.http_status, head.foreign, self.call.verdict)))
                 return
             self._is_foreign = True
@@ -169,7 +169,7 @@ class HeldResponse(JudgedResponse):
         if self._deframer is not None and gate.state != PASSING and self._instead is None:
             rest = self._deframer.unfinished()
             # of a call that failed, the status tells that it did
-            if rest and (status in (DONE, "") or not self._context.guard.closed(call)):
+            if rest and (status in (DONE, "") or not self._context.guard.fails_closed(call)):
                 self._charge_held(len(rest))
                 self._do(gate.pass_unjudged(rest, "the response ends inside a message"))
         if not self.is_over and self._instead is None:

@@ -163,7 +163,7 @@ class HttpResponse(JudgedResponse):
         self._context.misfits.count("no_headers")
         guard.give_up(call, "not_sent", LINES["no_headers"])
         self._gated.gate.close()
-        if self.is_observing or not (self._gated.holds and guard.closed(call)):
+        if self.is_observing or not (self._gated.holds and guard.fails_closed(call)):
             return False
         guard.acted(call, "refused")
         self.is_over = True

@@ -125,7 +125,7 @@ class Gate:
                     actions += self._submit([call])
                 elif succeeded and not self.came:
                     self.guard.give_up(call, "no_response", "the call succeeded without a response message")
-                    if self.guard.closed(call):
+                    if self.guard.fails_closed(call):
                         return self._refuse(call)
         return [*actions, *self._ending()]
 
@@ -175,7 +175,7 @@ class Gate:
             return self._decide(call)
         call.late = True
         late = guard.late(call)
-        if guard.closed(call):
+        if guard.fails_closed(call):
             self.late_verdict = late
             guard.acted(call, "refused")
             return self._replace(failed_closed(late))
@@ -188,7 +188,7 @@ class Gate:
     def give_up(self, reason: str, what: str, item: Any) -> Actions:
         """What has come cannot be held: it, all before it and all that follows pass, or nothing does."""
         self.guard.give_up(self.call, reason, what)
-        if self.guard.closed(self.call) or self.state == ACTING:  # what is withheld must not pass with it
+        if self.guard.fails_closed(self.call) or self.state == ACTING:  # what is withheld must not pass with it
             return self._refuse(self.call)
         self._items.append(item)
         return self._pass_the_rest()
@@ -200,7 +200,7 @@ class Gate:
         _, (unjudged, *_) = self.call.answered_anew(None, (b"",))
         unjudged.model = self.guard.model_of(self.call)
         self.guard.give_up(unjudged, "undecodable", what)
-        if self.guard.closed(unjudged):
+        if self.guard.fails_closed(unjudged):
             return self._refuse(unjudged)
         if not self.came:
             self.call.verdict = unjudged.verdict

@@ -63,7 +63,7 @@ class HeldStream(Stream):
     def pass_unread(self, block: ResponseBlock) -> bool:
         call, gate = self.guarded, self.gate
         self._count_unread(call, block)
-        if self._context.guard.closed(call):
+        if self._context.guard.fails_closed(call):
             self._do(gate.replace(not_grpc(block.http_status, block.foreign, call.verdict)))
             return True
         self._unread = True
@@ -168,7 +168,7 @@ class HeldStream(Stream):
         if self._response is not None and gate.state != PASSING:
             rest = self._response.unfinished()
             # of a call that failed, the status tells that it did
-            if rest and (status in ("0", "") or not self._context.guard.closed(self.guarded)):
+            if rest and (status in ("0", "") or not self._context.guard.fails_closed(self.guarded)):
                 self._charge(len(rest))
                 self._do(gate.pass_unjudged(rest, "the response ends inside a message"))
         if gate.state == DONE:
