@@ -22,7 +22,7 @@ HOT = """
     middleware/tocsin/http2/{frames,headers,receive_window,send_window,splitter}.py
     middleware/tocsin/judgement/{actions,batch_verdicts,batching,call,call_plan,call_reader,gate,guard,held_items,judge}.py
     middleware/tocsin/judgement/{key_finder,message_run,model,reporting,run_reading,scoring,signal_readers,signal_shapes}.py
-    middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_method,rows}.py
+    middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_layouts,oip_method,rows}.py
     middleware/tocsin/protocols/http/{document,following,framing,method,routes,tensors,values}.py
     middleware/tocsin/sinks/{histogram,series,tally}.py
     middleware/tocsin/state/memory.py

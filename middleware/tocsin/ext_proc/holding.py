@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, ProcessorContext
+from tocsin.ext_proc.grpc_head import DONE, GrpcResponseHead
 from tocsin.ext_proc.requests import (
     FULL_DUPLEX_STREAMED,
     RESPONSE_BODY,
@@ -22,7 +23,7 @@ from tocsin.ext_proc.requests import (
     ProcessingRequest,
     read_fields,
 )
-from tocsin.ext_proc.response import DONE, GrpcResponseHead, JudgedResponse
+from tocsin.ext_proc.response import JudgedResponse
 from tocsin.grpc_wire.deframer import framed
 from tocsin.judgement.actions import END, Actions, Ask, Judge, Outcome, Release, Replace
 from tocsin.judgement.call import Call

@@ -6,8 +6,9 @@ import time
 
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, ProcessorContext
+from tocsin.ext_proc.grpc_head import DONE, GrpcResponseHead
 from tocsin.ext_proc.requests import RESPONSE_HEADERS, RESPONSE_TRAILERS, ProcessingRequest, read_fields
-from tocsin.ext_proc.response import DONE, GrpcResponseHead, JudgedResponse
+from tocsin.ext_proc.response import JudgedResponse
 from tocsin.judgement.call import Call
 from tocsin.verdict import METADATA_KEY
 
