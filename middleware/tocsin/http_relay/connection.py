@@ -15,11 +15,12 @@ from tocsin.http_relay.bodies import BodyError, body_of
 from tocsin.http_relay.context import HttpContext
 from tocsin.http_relay.fair_share import Flow
 from tocsin.http_relay.heads import HeadError, Http1Request
+from tocsin.http_relay.hosts import UpstreamHost
 from tocsin.http_relay.incoming import CallerRequests
 from tocsin.http_relay.replies import CONTINUE, refusal, written
 from tocsin.http_relay.request import Passage, RelayedRequest
 from tocsin.http_relay.sides import Side, SideHost
-from tocsin.http_relay.upstream import UpstreamHost, UpstreamLink
+from tocsin.http_relay.upstream import UpstreamLink
 from tocsin.judgement.actions import Ask
 from tocsin.judgement.batching import VerdictCallback
 from tocsin.judgement.call import Call

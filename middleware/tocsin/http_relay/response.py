@@ -16,8 +16,8 @@ from tocsin.exchange.replies import Reply, ending, reply, tells_by_event, verdic
 from tocsin.exchange.sending import go_on
 from tocsin.exchange.treatment import DOCUMENT
 from tocsin.http_relay.bodies import Body, ChunkedBody
-from tocsin.http_relay.context import RelayedResponse, ResponseHost
 from tocsin.http_relay.heads import Http1Request, ResponseHead
+from tocsin.http_relay.hosts import RelayedResponse, ResponseHost
 from tocsin.http_relay.replies import refusal, written
 from tocsin.http_relay.writing import ResponseWriter
 from tocsin.judgement.actions import Ask
