@@ -1,12 +1,17 @@
-"""The headers and trailers of a gRPC response, as Envoy reports them."""
+"""The headers and trailers of a gRPC response, as Envoy reports them, and the status of one that is replaced."""
 
 from __future__ import annotations
 
+from base64 import b64encode
+from urllib.parse import quote
+
 from tocsin.ext_proc.requests import Fields
 from tocsin.grpc_wire.content_types import foreign_answer
+from tocsin.judgement.policy import DETAILS_KEY, Replacement
 from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY
 
 DONE = "0"  # grpc-status of a call that succeeded
+UNESCAPED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # what a status message need not percent-encode
 
 
 class GrpcResponseHead:
@@ -32,3 +37,18 @@ class GrpcResponseHead:
             elif name == "grpc-encoding":
                 self.encoding = value
         self.foreign = foreign_answer(self.http_status, content_type) if self.http_status else ""
+
+
+def status_fields(instead: Replacement) -> list[tuple[str, str]]:
+    """The status of a replaced response, as trailers."""
+    fields = [
+        ("grpc-status", str(instead.status.value[0])),
+        ("grpc-message", quote(instead.message, safe=UNESCAPED)),
+        (DETAILS_KEY, binary_value(instead.details)),
+    ]
+    return [field for field in fields if field[1]]
+
+
+def binary_value(content: bytes) -> str:
+    """A value of a `-bin` key."""
+    return b64encode(content).decode().rstrip("=")
