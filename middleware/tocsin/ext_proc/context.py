@@ -60,7 +60,7 @@ class WaitingResponse:
         """A call has its verdict."""
         raise AssertionError("a response is of one kind")
 
-    def late(self) -> None:
+    def on_deadline(self) -> None:
         """The scoring budget is spent."""
         raise AssertionError("a response is of one kind")
 

@@ -39,7 +39,7 @@ class HeldBody:
         self._ready.extend(pieces)
 
     def withhold(self) -> None:
-        """Under BUFFERED, nothing of the body goes on. Under FULL_DUPLEX_STREAMED, what was judged before still does."""
+        """Under BUFFERED, nothing of the body goes on. Under FULL_DUPLEX_STREAMED, what may go still does."""
         if not self.is_streamed:
             self._ready.clear()
 

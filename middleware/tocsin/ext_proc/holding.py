@@ -78,7 +78,7 @@ class HeldResponse(JudgedResponse):
                 self._do(self.gate.replace(not_grpc(head.http_status, head.foreign, self.call.verdict)))
                 return
             self._is_foreign = True
-            self._do(self.gate.pass_unread())
+            self._do(self.gate.pass_the_rest())
         elif message.end:
             self._on_headers_alone(head)
             return
@@ -178,9 +178,9 @@ class HeldResponse(JudgedResponse):
     def judged(self, call: Call) -> None:
         self._do(self.gate.on_verdict(call))
 
-    def late(self) -> None:
+    def on_deadline(self) -> None:
         actions = self.gate.on_deadline()
-        self._late = self.gate.late_verdict
+        self._late_verdict = self.gate.late_verdict
         self._do(actions)
         self._pass_unfinished()
 

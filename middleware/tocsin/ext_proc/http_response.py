@@ -188,7 +188,7 @@ class HttpResponse(JudgedResponse):
         self._gated.on_verdict(call)
         go_on(self._gated, self)
 
-    def late(self) -> None:
+    def on_deadline(self) -> None:
         self._gated.on_deadline()
         go_on(self._gated, self)
 

@@ -88,7 +88,7 @@ class JudgedResponse(ProcessedResponse):
     _is_begun = False  # its headers have come
     _has_body = False  # some of its body has come
     _is_complete = False  # all of it has
-    _late: Verdict | None = None  # what callers are told where nobody waits for the verdict any more
+    _late_verdict: Verdict | None = None  # what callers are told where nobody waits for the verdict any more
 
     def __init__(
         self, context: ProcessorContext, host: ExchangeHost, mode: int, call: Call, *, is_observing: bool
@@ -230,7 +230,7 @@ class JudgedResponse(ProcessedResponse):
 
     def _verdict_fields(self, size: int, verdict: Verdict | None = None) -> list[tuple[str, str]]:
         """The verdict as a header field, shortened to what a list with `size` bytes leaves room for."""
-        verdict = verdict or self._late or self.call.verdict
+        verdict = verdict or self._late_verdict or self.call.verdict
         if verdict is None:
             return []
         text = verdict.to_metadata()
@@ -245,7 +245,7 @@ class JudgedResponse(ProcessedResponse):
 
     def _with_metadata(self, reply: bytes) -> bytes:
         """A reply, with the verdict as dynamic metadata where that is configured."""
-        verdict, namespace = self._late or self.call.verdict, self._context.namespace
+        verdict, namespace = self._late_verdict or self.call.verdict, self._context.namespace
         if not namespace or verdict is None:
             return reply
         facts = {"verdict": verdict.to_metadata(), "action": verdict.action, "model": verdict.model}

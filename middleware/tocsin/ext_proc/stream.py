@@ -186,10 +186,10 @@ class ProcessorStream(ExchangeHost):
         server = self._server
         if server.batcher.inline:
             return None
-        return server.loop.call_later(server.context.guard.budget(call), self._late, waiting)
+        return server.loop.call_later(server.context.guard.budget(call), self._on_deadline, waiting)
 
-    def _late(self, waiting: WaitingResponse) -> None:
-        waiting.late()
+    def _on_deadline(self, waiting: WaitingResponse) -> None:
+        waiting.on_deadline()
         self._connection.flush()
 
     def ask(

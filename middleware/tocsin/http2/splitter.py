@@ -99,7 +99,7 @@ class FrameSplitter:
 
     # -- cutting
 
-    def cut(self, data: bytes, out: list[bytes], largest: int) -> None:
+    def split(self, data: bytes, out: list[bytes], largest: int) -> None:
         """The next bytes. What goes on is appended to `out`, for a receiver of frames up to `largest` bytes. Raises
         FrameError where the peer breaks the protocol.
         """

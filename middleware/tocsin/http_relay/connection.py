@@ -277,8 +277,8 @@ class HttpConnection(UpstreamHost):
     def submit(self, call: Call, waiting: VerdictCallback) -> None:
         self.relay.batcher.submit(call, waiting)
 
-    def limit(self, call: Call, late: Callable[[], None]) -> TimerHandle | None:
-        return None if self.relay.batcher.inline else self.relay.limit(call, late)
+    def limit(self, call: Call, on_deadline: Callable[[], None]) -> TimerHandle | None:
+        return None if self.relay.batcher.inline else self.relay.limit(call, on_deadline)
 
     def ask(self, step: Ask, request: HttpCall, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
         return self._again.ask(step, request, on_answer)
@@ -303,7 +303,7 @@ class HttpConnection(UpstreamHost):
         elif upstream.side is None:
             request.discard()
 
-    def cut(self) -> None:
+    def abort_response(self) -> None:
         self.upstream.forget_response()
         self.awaits_response = False
         self.close()

@@ -63,7 +63,7 @@ class ResponseHost(RelayedConnection):
         """All of the response is sent; `closes`: the end of the connection is its end."""
         raise NotImplementedError
 
-    def cut(self) -> None:
+    def abort_response(self) -> None:
         """The response cannot be completed: end the connection, so that the caller sees that."""
         raise NotImplementedError
 
@@ -71,7 +71,7 @@ class ResponseHost(RelayedConnection):
         """Judge a call, and tell who waits."""
         raise NotImplementedError
 
-    def limit(self, call: Call, late: Callable[[], None]) -> TimerHandle | None:
+    def limit(self, call: Call, on_deadline: Callable[[], None]) -> TimerHandle | None:
         """The scoring budget of a response that waits; none where its verdict comes at once."""
         raise NotImplementedError
 

@@ -35,7 +35,7 @@ class PassedResponse(RelayedResponse):
 
     def on_lost(self) -> None:
         self.is_over = True
-        self._host.cut()
+        self._host.abort_response()
 
     def on_gone(self) -> None:
         self.is_over = True

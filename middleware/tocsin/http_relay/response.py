@@ -269,7 +269,7 @@ class GuardedResponse(RelayedResponse):
         elif self._way == STREAMED:
             self._end_stream(answer.body if answer is not None else ending(self._exchange, instead), [])
         else:  # it has gone on in part, as it came
-            self._cut()
+            self._abort()
 
     # -- the end
 
@@ -278,17 +278,17 @@ class GuardedResponse(RelayedResponse):
         if self._head_waits:
             self._send_reply(refusal(502, "UPSTREAM", LOST))
         else:
-            self._cut()
+            self._abort()
 
     def _done(self, *, closes: bool = False) -> None:
         self.is_over = True
         self._drop()
         self._host.on_response_done(closes=closes)
 
-    def _cut(self) -> None:
+    def _abort(self) -> None:
         self.is_over = True
         self._drop()
-        self._host.cut()
+        self._host.abort_response()
 
     def _drop(self) -> None:
         self._raw.clear()

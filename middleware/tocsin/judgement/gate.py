@@ -173,15 +173,15 @@ class Gate:
         self.waiting = 0
         if not call.streams and call.verdict is not None:  # it is there, its bearer on the way
             return self._decide(call)
-        call.late = True
-        late = guard.late(call)
+        call.is_late = True
+        late = guard.late_verdict(call)
         if guard.fails_closed(call):
             self.late_verdict = late
             guard.acted(call, "refused")
             return self._replace(failed_closed(late))
         if call.verdict is None:  # of a stream, what was judged in time counts
             self.late_verdict = late
-        return self._pass_the_rest()
+        return self.pass_the_rest()
 
     # -- what cannot be judged
 
@@ -191,7 +191,7 @@ class Gate:
         if self.guard.fails_closed(self.call) or self.state == ACTING:  # what is withheld must not pass with it
             return self._refuse(self.call)
         self._items.append(item)
-        return self._pass_the_rest()
+        return self.pass_the_rest()
 
     def pass_unjudged(self, item: Any, what: str) -> Actions:
         """Something came that is no part of a response to be judged: it goes out behind what is, as callers would see
@@ -214,10 +214,6 @@ class Gate:
         """Nothing of the response goes on, whatever is judged of it."""
         self.guard.acted(self.call, "refused")
         return self._replace(instead)
-
-    def pass_unread(self) -> Actions:
-        """What comes is not what this method answers, and passes as it is."""
-        return self._pass_the_rest()
 
     def close(self) -> None:
         """Nobody waits any more."""
@@ -302,8 +298,8 @@ class Gate:
         self.state = DONE
         return (END,)
 
-    def _pass_the_rest(self) -> Actions:
-        """Nothing more of this call is judged."""
+    def pass_the_rest(self) -> Actions:
+        """Nothing more of this call is judged: what is held and all that comes pass as they are."""
         self.state = PASSING
         self.waiting = 0
         items = self._items.take_all()

@@ -192,7 +192,7 @@ class Guard:
         for call, pvalues in by_candidates(self.models, calls):
             self.sinks.shadowed(call, pvalues)
 
-    def pass_unread(self, call: Call) -> None:
+    def pass_without_bundle(self, call: Call) -> None:
         """Let a call pass that there is nothing to judge by, for guards that read no responses: at once, as it needs
         not wait for others to be judged with it.
         """
@@ -205,7 +205,7 @@ class Guard:
         call.model = call.model or self._reader.default_model
         self._reporter.pass_alone(call, Unscored(reason, detail))
 
-    def late(self, call: Call) -> Verdict:
+    def late_verdict(self, call: Call) -> Verdict:
         """The verdict that callers see when the scoring budget is spent. The real one is counted when it arrives."""
         call.model = self.model_of(call)
         return Verdict(call.model, call.version, unscored="late", action=self._reporter.action_unscored(call))

@@ -57,7 +57,7 @@ class Connection(ConnectionStreams):
         return self.downstream.greeted
 
     def leads_to(self, port: object) -> bool:
-        return port is self._port and self.upstream.transport is not None and not self.upstream.closed
+        return port is self._port and self.upstream.transport is not None and not self.upstream.is_closed
 
     def on_connected(self, transport: asyncio.BaseTransport) -> None:
         """The client has connected: connect to the upstream."""
@@ -78,7 +78,7 @@ class Connection(ConnectionStreams):
             why = self.context.descriptors.explain(error) or f"upstream {upstream} cannot be reached"
             self.refuse(f"{why}: {connecting_fault(error)}")
         else:
-            if self.downstream.closed:
+            if self.downstream.is_closed:
                 self.upstream.close()
             elif self.downstream.transport is not None:
                 self.downstream.transport.resume_reading()
@@ -100,7 +100,7 @@ class Connection(ConnectionStreams):
 
     def on_response_done(self, stream_id: int) -> None:
         self.end(stream_id)
-        if self.upstream.closed:
+        if self.upstream.is_closed:
             self.upstream_lost("")
 
     # -- judging and writing
@@ -154,7 +154,7 @@ class Connection(ConnectionStreams):
         if self.downstream.greeted:
             self.greet_refused()
         self.downstream.write()
-        if self.downstream.transport is not None and not self.downstream.closed:
+        if self.downstream.transport is not None and not self.downstream.is_closed:
             self.downstream.transport.resume_reading()
         asyncio.get_running_loop().call_later(REFUSAL_TIMEOUT, self.close)
 
@@ -189,7 +189,7 @@ class Connection(ConnectionStreams):
 
     def upstream_lost(self, reason: str) -> None:
         """The upstream has closed: when nothing waits any more, end the open calls and close the client's side."""
-        if self.downstream.closed or self._held_after_loss:
+        if self.downstream.is_closed or self._held_after_loss:
             return
         if self.streams and self.upstream.between_frames and not self.is_passthrough:
             self.upstream_error = reason or f"upstream {self.upstream_address} closed the connection"
@@ -206,7 +206,7 @@ class Connection(ConnectionStreams):
         self.downstream.close()
 
     def drain(self) -> None:
-        if self._draining or self.downstream.closed:
+        if self._draining or self.downstream.is_closed:
             return
         self._draining = True
         if self.is_passthrough:
@@ -268,7 +268,7 @@ class Connection(ConnectionStreams):
 
     def close_if_left(self) -> None:
         """Nothing waits for the client any more: close, where that was all that kept the connection open."""
-        if self.upstream.closed:
+        if self.upstream.is_closed:
             self.upstream_lost("")
         elif not self.streams and (self._draining or self.downstream.half_closed):
             asyncio.get_running_loop().call_soon(self.close_when_idle)
@@ -289,7 +289,7 @@ class Connection(ConnectionStreams):
         if self._connecting is not None:
             self._connecting.cancel()
         self.upstream.close()
-        if self.upstream.closed or (self.upstream_error and self.upstream.transport is None):
+        if self.upstream.is_closed or (self.upstream_error and self.upstream.transport is None):
             self.break_cycle()
 
     def break_cycle(self) -> None:

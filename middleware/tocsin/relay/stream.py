@@ -34,7 +34,7 @@ class Stream(StreamMessages):
     _arrived = 0.0
     _trailing: ResponseBlock | None = None  # the trailers that wait for the verdict
     _held: Sequence[bytes] = ()  # frames behind them
-    _late: Verdict | None = None  # what callers are told when nobody waits for the verdict any more
+    _late_verdict: Verdict | None = None  # what callers are told when nobody waits for the verdict any more
     _timer: TimerHandle | None = None
 
     def __init__(self, host: StreamHost, stream_id: int, call: Call | None) -> None:
@@ -46,7 +46,7 @@ class Stream(StreamMessages):
         """Whether frames wait here for a verdict."""
         return self._trailing is not None
 
-    def pass_unread(self, block: ResponseBlock) -> bool:
+    def on_foreign_response(self, block: ResponseBlock) -> bool:
         """The response begins with this block and is not gRPC: let it pass as it comes, or refuse it; whether it was
         refused.
         """
@@ -105,7 +105,7 @@ class Stream(StreamMessages):
             self._arrived = time.perf_counter()
             self._trailing = block
             if not context.batcher.inline:
-                self._timer = context.limit(call, self.late)
+                self._timer = context.limit(call, self.on_deadline)
             return b""
         context.added(0.0)
         return self._annotated(block)
@@ -138,14 +138,14 @@ class Stream(StreamMessages):
         if self._trailing is not None and not self._waiting:
             self._release()
 
-    def late(self) -> None:
+    def on_deadline(self) -> None:
         """The scoring budget is spent: the trailers go, and say so, unless the verdict has come in this very moment."""
         call = self.call
         if self._trailing is None or call is None:
             return
-        call.late = call.streams or call.verdict is None
+        call.is_late = call.streams or call.verdict is None
         if call.verdict is None:  # of a stream, what was judged in time counts
-            self._late = self._context.guard.late(call)
+            self._late_verdict = self._context.guard.late_verdict(call)
         self._release()
 
     def _release(self) -> None:
@@ -159,16 +159,16 @@ class Stream(StreamMessages):
 
     def _annotated(self, block: ResponseBlock) -> bytes:
         """The frames of the trailers, with the verdict as far as there is room for it."""
-        verdict = self._late or (self.call.verdict if self.call is not None else None)
+        verdict = self._late_verdict or (self.call.verdict if self.call is not None else None)
         if verdict is None:
             return self._last_frames(block.block)
         host, text = self._host, verdict.to_metadata()
         if len(text) + block.size + VERDICT_OVERHEAD <= host.largest_list:
             content = b"".join((block.block, *literal_parts(METADATA_KEY, text)))
             return frames.header_frames(self._id, content, end_stream=True, largest=host.largest_frame)
-        field, cut = verdict_field(verdict, block.size, self._host.largest_list)
-        if cut:
-            self._context.cut_verdicts[cut] += 1
+        field, shortening = verdict_field(verdict, block.size, self._host.largest_list)
+        if shortening:
+            self._context.cut_verdicts[shortening] += 1
         return self._last_frames(b"".join((block.block, *field)))
 
     def _last_frames(self, block: bytes) -> bytes:

@@ -140,7 +140,7 @@ class StreamMessages:
         """Whole messages of a stream, each with its prefix."""
         context = self._context
         if not context.guard.reads_responses:
-            context.guard.pass_unread(call.unread_piece(len(sizes)))
+            context.guard.pass_without_bundle(call.unread_piece(len(sizes)))
             return
         run = self._run
         memory = self._host.memory
@@ -187,7 +187,7 @@ class StreamMessages:
         if self.call is piece and (context.trusts_verdicts or piece.wants_trailing):
             return  # the trailers tell whether somebody has judged already, or hold what judging takes
         if not context.guard.reads_responses:
-            context.guard.pass_unread(piece)
+            context.guard.pass_without_bundle(piece)
             return
         self._waiting += 1
         self._host.submit(piece, self)

@@ -263,7 +263,7 @@ def test_a_late_verdict_passes_or_refuses_and_comes_to_nothing_later(fail: str, 
     here.begin(mode)
     here.headers()
     here.body("far")
-    here.budgets[0].late()
+    here.budgets[0].on_deadline()
     if fail == "open":
         assert here.kinds[-1] == "response_body"
         here.trailers(OK)
@@ -272,7 +272,7 @@ def test_a_late_verdict_passes_or_refuses_and_comes_to_nothing_later(fail: str, 
         assert here.kinds[-1] == "immediate_response" and here.replies[-1].immediate_response.grpc_status.status == 14
     replies = len(here.replies)
     here.judge()
-    here.budgets[0].late()
+    here.budgets[0].on_deadline()
     assert len(here.replies) == replies
     here.close()
 
