@@ -151,7 +151,7 @@ class GuardedResponse(RelayedResponse):
         self._gated.on_verdict(call)
         go_on(self._gated, self)
 
-    def _on_late(self) -> None:
+    def _on_deadline(self) -> None:
         self._gated.on_deadline()
         go_on(self._gated, self)
 
@@ -165,7 +165,7 @@ class GuardedResponse(RelayedResponse):
 
     def limit(self) -> TimerHandle | None:
         """Start the scoring budget."""
-        return self._host.limit(self._gated.call, self._on_late)
+        return self._host.limit(self._gated.call, self._on_deadline)
 
     def ask(self, step: Ask) -> None:
         """Send the request once more."""
