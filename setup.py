@@ -11,17 +11,18 @@ from setuptools import setup
 
 # What every relayed byte and every judged response passes through. A file belongs here when a benchmark tells so.
 HOT = """
-    middleware/tocsin/relay/{admission,asking,connection,context,downstream,endpoint,frame_rate,holding,local_reply,managed}.py
-    middleware/tocsin/relay/{method_paths,request_block,response_block,stream,transparent,upstream,windows}.py
-    middleware/tocsin/relay/verdict_fields.py
-    middleware/tocsin/http_relay/{bodies,connection,context,fair_share,first_bytes,heads,incoming,passing,request,response,sides}.py
-    middleware/tocsin/http_relay/{upstream,writing}.py
+    middleware/tocsin/relay/{admission,asking,connection,connection_streams,context,downstream,endpoint,frame_rate,goaway}.py
+    middleware/tocsin/relay/{holding,local_reply,managed,scorer_queue}.py
+    middleware/tocsin/relay/{method_paths,request_block,response_block,stream,stream_host,stream_messages}.py
+    middleware/tocsin/relay/{transparent,upstream,verdict_fields,windows}.py
+    middleware/tocsin/http_relay/{bodies,connection,context,fair_share,first_bytes,heads,hosts,incoming,passing,request}.py
+    middleware/tocsin/http_relay/{request_reader,response,sides,upstream,writing}.py
     middleware/tocsin/exchange/{exchange,gated,opening,replies,segments,sending}.py
     middleware/tocsin/grpc_wire/{content_types,deframer}.py
-    middleware/tocsin/http2/{flow_control,frames,headers,splitter}.py
-    middleware/tocsin/judgement/{batch_verdicts,batching,call,call_plan,call_reader,gate,guard,judge}.py
-    middleware/tocsin/judgement/{key_finder,message_run,model,run_reading,scoring,signal_readers,signal_shapes}.py
-    middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_method,rows}.py
+    middleware/tocsin/http2/{frames,headers,receive_window,send_window,splitter,unfinished_block}.py
+    middleware/tocsin/judgement/{actions,batch_verdicts,batching,call,call_plan,call_reader,gate,guard,held_items,judge}.py
+    middleware/tocsin/judgement/{key_finder,message_run,model,reporting,run_reading,scoring,signal_readers,signal_shapes}.py
+    middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_layouts,oip_method,rows}.py
     middleware/tocsin/protocols/http/{document,following,framing,method,routes,tensors,values}.py
     middleware/tocsin/sinks/{histogram,series,tally}.py
     middleware/tocsin/state/memory.py

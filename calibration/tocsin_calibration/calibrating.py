@@ -74,15 +74,7 @@ def calibrate(
     """
     alphas, values = alphas_of(alpha), checked(scores)
     terms = Guarantee.chosen(confidence, on_average or (weights is not None and confidence is None), contaminated)
-    if weights is not None and (groups is not None or confidence is not None or contaminated):
-        raise CalibrationError("a weighted promise cannot also be one for groups, with confidence or for contamination")
-    if groups is not None and contaminated:
-        raise CalibrationError(
-            "a promise a group cannot be kept on contaminated calibration: all that is bad may be of one"
-        )
-    for name, column in (("groups", groups), ("weights", weights)):
-        if column is not None and len(np.asarray(column)) != len(values):
-            raise CalibrationError(f"there are {len(np.asarray(column))} {name} for {len(values)} responses")
+    _check_columns(len(values), groups, weights, terms, has_confidence=confidence is not None)
     if groups is None and weights is None and scales is None:
         return calibrate_in_sweeps(
             Held(values),
@@ -96,18 +88,11 @@ def calibrate(
             failures=failures,
         )
     needed_of(rule, values.shape[1])
-    if scales is None:
-        carrying = require_enough(len(values), alphas, terms)
-        a = reference_rows(len(values), seed)
-        b = np.setdiff1d(np.arange(len(values)), a, assume_unique=True)
-        first = values[a]
-    else:
-        carrying = require_carrying(len(values), alphas, terms, "responses")
-        b, first = np.arange(len(values)), scales_of(scales, values.shape[1])
-    scale_scores = np.sort(first, axis=0)
-    combination = combination_of(rule, scale_scores, first, failures)
-    nonconformity = JointScore(scale_scores, rule, combination)(values[b])[0]
-    by_group, pooled, others = _divided(nonconformity, None if groups is None else [groups[i] for i in b], carrying)
+    scale_set, rows, needed = _scale_set_and_rows(values, scales, alphas, terms, seed)
+    scale_scores = np.sort(scale_set, axis=0)
+    combination = combination_of(rule, scale_scores, scale_set, failures)
+    nonconformity = JointScore(scale_scores, rule, combination)(values[rows])[0]
+    by_group, pooled, others = _divided(nonconformity, None if groups is None else [groups[i] for i in rows], needed)
     return Promise(
         scale_scores if scales is None else watched(values),
         nonconformity,
@@ -115,7 +100,7 @@ def calibrate(
         rule,
         detectors,
         terms=terms,
-        weights=None if weights is None else np.asarray(weights, np.float64)[b],
+        weights=None if weights is None else np.asarray(weights, np.float64)[rows],
         groups=by_group,
         pooled=pooled,
         others=others,
@@ -124,6 +109,45 @@ def calibrate(
         scales=None if scales is None else scale_scores,
         auxiliary=seed_of(np.sort(nonconformity).tobytes(), seed),
     )
+
+
+def _check_columns(
+    responses: int,
+    groups: Sequence[str] | None,
+    weights: ArrayLike | None,
+    terms: Guarantee,
+    *,
+    has_confidence: bool,
+) -> None:
+    """Raises CalibrationError where groups or weights fit neither the scores nor what is to be promised."""
+    if weights is not None and (groups is not None or has_confidence or terms.contaminated):
+        raise CalibrationError("a weighted promise cannot also be one for groups, with confidence or for contamination")
+    if groups is not None and terms.contaminated:
+        raise CalibrationError(
+            "a promise a group cannot be kept on contaminated calibration: all that is bad may be of one"
+        )
+    for name, column in (("groups", groups), ("weights", weights)):
+        if column is not None and len(np.asarray(column)) != responses:
+            raise CalibrationError(f"there are {len(np.asarray(column))} {name} for {responses} responses")
+
+
+def _scale_set_and_rows(
+    values: Float64,
+    scales: NDArray[np.floating] | None,
+    alphas: Mapping[str, float],
+    terms: Guarantee,
+    seed: int,
+) -> tuple[Float64, NDArray[np.intp], int]:
+    """The scores (s, d) that set the detectors' scales, the rows of `values` that carry the promise, and how many it
+    needs. Without `scales`, a third of the rows are the scale set. Raises CalibrationError where rows are too few.
+    """
+    if scales is not None:
+        needed = require_carrying(len(values), alphas, terms, "responses")
+        return scales_of(scales, values.shape[1]), np.arange(len(values)), needed
+    needed = require_enough(len(values), alphas, terms)
+    scale_rows = reference_rows(len(values), seed)
+    rows = np.setdiff1d(np.arange(len(values)), scale_rows, assume_unique=True)
+    return values[scale_rows], rows, needed
 
 
 def calibrate_sessions(

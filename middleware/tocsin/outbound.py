@@ -19,7 +19,7 @@ import grpc
 from tocsin.channels import open_aio_channel, open_channel
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
-from tocsin.judgement.enforcement import Ask
+from tocsin.judgement.actions import Ask
 
 log = logging.getLogger("tocsin")
 

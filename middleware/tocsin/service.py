@@ -57,7 +57,7 @@ class Sidecar:
         self.config = config
         promises = opinion_models(guard.config)
         counted = {**guard.models, **promises}
-        self.metrics = PrometheusSink(counted, drained=worker)
+        self.metrics = PrometheusSink(counted, sends_counts=worker)
         repeat = 0.0 if config.events is None else config.events.repeat.total_seconds()
         self.events = EventSink(
             counted,

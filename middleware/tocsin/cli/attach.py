@@ -119,8 +119,8 @@ def _check(config: Config, guard: Guard, path: Path, cluster: str) -> None:
     findings = check_envoy(envoy_config(read(text, name), name), needs, cluster)
     for finding in findings:
         typer.echo(_described(finding, name))
-    breaking = sum(breaks_closed(finding, closed=needs.closed) for finding in findings)
-    policy = "fail: closed" if needs.closed else "fail: open" if needs.enforces else f"mode: {needs.mode}"
+    breaking = sum(breaks_closed(finding, closed=needs.fails_closed) for finding in findings)
+    policy = "fail: closed" if needs.fails_closed else "fail: open" if needs.enforces else f"mode: {needs.mode}"
     if breaking:
         typer.echo(f"{breaking} of {len(findings)} findings let responses pass that must be judged ({policy})")
         raise typer.Exit(1)

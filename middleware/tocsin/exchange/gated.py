@@ -21,11 +21,10 @@ from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.replies import Reply
 from tocsin.exchange.segments import HeldSegments
 from tocsin.exchange.treatment import DOCUMENT, Headers, ResponseTreatment, Segment
-from tocsin.judgement import gate as gates
 from tocsin.judgement.accepting import accept_verdict
+from tocsin.judgement.actions import END, Actions, Ask, Judge, Outcome, Release, Replace
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, Judge, Outcome
-from tocsin.judgement.gate import Actions, Gate, Release, Replace
+from tocsin.judgement.gate import Gate
 from tocsin.judgement.policy import Replacement
 from tocsin.memory import MemoryAccount
 
@@ -222,7 +221,7 @@ class GatedResponse:
 
     def _do(self, actions: Actions) -> None:
         for action in actions:
-            if action is gates.END:
+            if action is END:
                 self.is_cleared = True
                 self._advance()
             elif isinstance(action, Release):

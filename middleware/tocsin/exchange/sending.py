@@ -6,8 +6,8 @@ from asyncio import TimerHandle
 from typing import Protocol
 
 from tocsin.exchange.gated import GatedResponse
+from tocsin.judgement.actions import Ask, Judge
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, Judge
 from tocsin.judgement.policy import Replacement
 
 

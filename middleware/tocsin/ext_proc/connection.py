@@ -14,7 +14,6 @@ from tocsin.ext_proc.frame_reader import FrameReader
 from tocsin.ext_proc.hosts import ConnectionHost, ProcessorHost
 from tocsin.ext_proc.stream import ProcessorStream
 from tocsin.http2 import frames
-from tocsin.http2.flow_control import STREAM_WINDOW, ReceiveWindow, SendWindow
 from tocsin.http2.frames import (
     ACK,
     END_STREAM,
@@ -31,6 +30,8 @@ from tocsin.http2.frames import (
     StreamError,
 )
 from tocsin.http2.headers import HeaderError, HeaderFilter, HeaderReader, HeadersTooLong
+from tocsin.http2.receive_window import STREAM_WINDOW, ReceiveWindow
+from tocsin.http2.send_window import SendWindow
 from tocsin.relay.frame_rate import FrameRateLimit
 
 # Bytes of one read behind which others get their turn: an event loop goes on reading one socket for as long as it can.

@@ -11,8 +11,8 @@ from tocsin.configuration.config import Config
 from tocsin.exchange.opening import Exchanges
 from tocsin.ext_proc.misfits import Misfits
 from tocsin.ext_proc.requests import Fields
+from tocsin.judgement.actions import Ask, Outcome
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, Outcome
 from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryAccount
 from tocsin.outbound_http import Answer, HttpCall
@@ -60,7 +60,7 @@ class WaitingResponse:
         """A call has its verdict."""
         raise AssertionError("a response is of one kind")
 
-    def late(self) -> None:
+    def on_deadline(self) -> None:
         """The scoring budget is spent."""
         raise AssertionError("a response is of one kind")
 

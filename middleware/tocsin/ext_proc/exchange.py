@@ -14,6 +14,7 @@ from tocsin.ext_proc.context import ExchangeHost, HttpRequest, ProcessorContext
 from tocsin.ext_proc.holding import HeldResponse
 from tocsin.ext_proc.http_response import HttpResponse
 from tocsin.ext_proc.misfits import LINES
+from tocsin.ext_proc.request_bodies import GrpcRequestBody, HttpRequestBody
 from tocsin.ext_proc.requests import (
     BUFFERED,
     BUFFERED_PARTIAL,
@@ -32,11 +33,8 @@ from tocsin.ext_proc.requests import (
 )
 from tocsin.ext_proc.response import JudgedResponse, ProcessedResponse
 from tocsin.ext_proc.watching import WatchedResponse
-from tocsin.grpc_wire.deframer import MessageDeframer, whole_message
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import failed_closed
-from tocsin.protocols.messages import decompress
-from tocsin.unscored import Unscored
 
 FAILED_PRECONDITION, PERMISSION_DENIED = 9, 7
 ENVOY_PREFIXES = ("x-envoy-", "x-request-id", "x-forwarded-")  # fields that Envoy wrote of its own exchange
@@ -55,13 +53,11 @@ class EnvoyExchange:
         self._request_mode = self._response_mode = MODE_UNKNOWN
         self._path = self._verb = ""
         self._http: Exchange | None = None  # of a route of HTTP
-        self._http_body: list[bytes] = []  # of its request, so far
+        self._http_body = HttpRequestBody(context.max_message, host.memory)
         self._http_request: HttpRequest | None = None  # as the model server gets it
         self._headers: Fields = []
         self._attributes: dict[str, str] = {}
-        self._encoding = ""
-        self._request: MessageDeframer | None = None
-        self._http_size = 0  # bytes of it, as they were charged
+        self._grpc_body = GrpcRequestBody(context.max_message, host.memory)
         self._has_request = False  # some of the request's body has come
         self._request_ended = False
         self._response: ProcessedResponse | None = None
@@ -113,9 +109,8 @@ class EnvoyExchange:
         if self._is_over:
             return
         self._is_over = True
-        if self._request is not None:
-            self._request.forget()
-        self._forget_http_body()
+        self._grpc_body.forget()
+        self._http_body.forget()
         response = self._response
         if response is not None:
             if is_abandoned:
@@ -148,7 +143,7 @@ class EnvoyExchange:
                 elif name == ":method":
                     self._verb = value
                 elif name == "grpc-encoding":
-                    self._encoding = value
+                    self._grpc_body.encoding = value
             self._request_ended = message.end
             self._open_call()
             if self._refuses_unguarded():
@@ -162,7 +157,9 @@ class EnvoyExchange:
                     self._host.reply(replies.replaced_body(REQUEST_BODY, changed, setting, ["accept-encoding"]))
                     return
             elif self.call is not None and self.call.wants_request:
-                self._read_request(self.call, message.content)
+                self._grpc_body.read(self.call, message.content)
+                if isinstance(self._response, JudgedResponse):
+                    self._response.count_requests()
         else:
             self._request_ended = True
         if self._is_observing:
@@ -205,58 +202,23 @@ class EnvoyExchange:
         self._is_over = True
         return True
 
-    def _read_http_request(self, exchange: Exchange, body: bytes) -> bytes | None:
+    def _read_http_request(self, exchange: Exchange, piece: bytes) -> bytes | None:
         """Take a piece of an HTTP request. Once the request is complete, returns what goes on in its place."""
         if not exchange.wants_request:
             return None
-        limit = self._context.max_message
-        self._http_body.append(body)
-        self._http_size += len(body)
-        self._host.memory.charge(len(body))
-        if self._http_size > limit:
-            exchange.on_request(None, ("too_large", f"the request has more than {limit:,} bytes"))
-            self._forget_http_body()
+        body = self._http_body
+        fault = body.add(piece)
+        if fault is not None:
+            exchange.on_request(None, fault)
             return None
         if not self._request_ended:
             return None
-        content = b"".join(self._http_body)
+        content = body.take()
         changed = exchange.on_request(content)
         if changed is not None and (self._request_mode != BUFFERED or self._is_observing):
             changed = None
         self._http_request = HttpRequest(self._verb, self._path, _forwarded(self._headers), changed or content)
-        self._forget_http_body()
         return changed
-
-    def _forget_http_body(self) -> None:
-        self._host.memory.release(self._http_size)
-        self._http_size = 0
-        self._http_body.clear()
-
-    def _read_request(self, call: Call, body: bytes) -> None:
-        limit = self._context.max_message
-        if self._request is None:
-            content = whole_message(body, limit)
-            if content is not None:
-                call.on_request_message(content)
-                self._count_requests()
-                return
-            self._request = MessageDeframer(limit, self._host.memory)
-        for message in self._request.feed(body):
-            plain = message.content
-            try:
-                if plain is None:
-                    raise Unscored(message.fault or "memory", "a request was not kept")
-                if message.compressed:
-                    plain = decompress(plain, self._encoding, limit)
-            except Unscored as why:
-                call.on_request_message(None, (why.reason, str(why)))
-            else:
-                call.on_request_message(plain)
-        self._count_requests()
-
-    def _count_requests(self) -> None:
-        if isinstance(self._response, JudgedResponse):
-            self._response.count_requests()
 
     # -- the response
 
@@ -315,7 +277,7 @@ class EnvoyExchange:
         """Refuse a response that the filter's mode cannot hold, where `fail` is closed; whether it was refused."""
         guard = self._context.guard
         call.model = guard.model_of(call)
-        if not guard.closed(call):
+        if not guard.fails_closed(call):
             return False
         guard.give_up(call, "not_sent", LINES["not_held"])
         guard.acted(call, "refused")

@@ -7,12 +7,12 @@ body goes out as a whole or not at all. The gate decides what may go out; this m
 from __future__ import annotations
 
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterable
-from urllib.parse import quote
 
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, ProcessorContext
+from tocsin.ext_proc.grpc_head import DONE, GrpcResponseHead, binary_value, status_fields
+from tocsin.ext_proc.held_body import HeldBody
 from tocsin.ext_proc.requests import (
     FULL_DUPLEX_STREAMED,
     RESPONSE_BODY,
@@ -22,17 +22,13 @@ from tocsin.ext_proc.requests import (
     ProcessingRequest,
     read_fields,
 )
-from tocsin.ext_proc.response import DONE, GrpcResponseHead, JudgedResponse
+from tocsin.ext_proc.response import JudgedResponse
 from tocsin.grpc_wire.deframer import framed
-from tocsin.judgement import gate as gates
+from tocsin.judgement.actions import END, Actions, Ask, Judge, Outcome, Release, Replace
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, Judge, Outcome
-from tocsin.judgement.gate import HOLDING, PASSING, Actions, Gate, Release, Replace
+from tocsin.judgement.gate import HOLDING, PASSING, Gate
 from tocsin.judgement.policy import DETAILS_KEY, Replacement, not_grpc
 from tocsin.verdict import METADATA_KEY
-
-UNESCAPED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # what a status message need not percent-encode
-CONTENT_LENGTH = ["content-length"]
 
 
 class HeldResponse(JudgedResponse):
@@ -51,18 +47,13 @@ class HeldResponse(JudgedResponse):
         can_retry: bool,
     ) -> None:
         super().__init__(context, host, mode, call, is_observing=False)
-        self._is_streamed = mode == FULL_DUPLEX_STREAMED
+        self._body = HeldBody(host, is_streamed=mode == FULL_DUPLEX_STREAMED)
         # Under BUFFERED, the body has to leave before the trailers come with a verdict of somebody else's.
-        accepts = context.trusts_verdicts and self._is_streamed
+        accepts = context.trusts_verdicts and self._body.is_streamed
         self.gate = Gate(context.guard, call, holds=True, can_retry=can_retry, trusts_verdicts=accepts)
         self._trusts = accepts
         self._request_fields = request_fields
         self._opened = time.monotonic()
-        self._head_reply: bytes | None = None  # to the headers, which leave with the first message
-        self._size = 0  # bytes that wait, as they were charged
-        self._ready: list[bytes] = []  # what may go out, and has not left yet
-        self._has_sent = False  # something has left, which cannot be recalled
-        self._body: bytes | None = None  # as it came, where it came at once and its reply waits
         self._trailing: GrpcResponseHead | None = None  # trailers that wait
         self._body_ended = False  # the response ends with its body
         self._is_cleared = False  # the gate has let go everything
@@ -83,17 +74,17 @@ class HeldResponse(JudgedResponse):
         self._is_begun = not head.foreign
         if head.foreign:
             self._count_foreign(head)
-            if self._context.guard.closed(self.call):
+            if self._context.guard.fails_closed(self.call):
                 self._do(self.gate.replace(not_grpc(head.http_status, head.foreign, self.call.verdict)))
                 return
             self._is_foreign = True
-            self._do(self.gate.pass_unread())
+            self._do(self.gate.pass_the_rest())
         elif message.end:
             self._on_headers_alone(head)
             return
         reply = replies.changed_headers(RESPONSE_HEADERS, removing=[METADATA_KEY] if head.verdicts else [])
-        if self._is_streamed and self.gate.state == HOLDING:
-            self._head_reply = reply
+        if self._body.is_streamed and self.gate.state == HOLDING:
+            self._body.hold_headers(reply)
         else:
             self._host.reply(reply)
 
@@ -112,14 +103,14 @@ class HeldResponse(JudgedResponse):
         if self.is_over:
             return
         self._has_body = True
-        if not self._is_streamed:
-            self._body = message.content
+        if not self._body.is_streamed:
+            self._body.buffer(message.content)
         if self._instead is None:
             if self.gate.state == PASSING:
-                self._ready.append(message.content)
+                self._body.put([message.content])
             else:
                 self._collect(message.content)
-        if message.end or not self._is_streamed:
+        if message.end or not self._body.is_streamed:
             self._body_ended = message.end
             self._on_complete("")
         self._flush()
@@ -142,7 +133,7 @@ class HeldResponse(JudgedResponse):
                 rest = self._deframer.rest if self._deframer is not None else b""
                 self._give_up(fault[0] if fault is not None else "memory", rest)
                 break
-            self._charge_held(len(raw))
+            self._body.charge(len(raw))
             if self.call.streams:
                 self.count_requests()
             if self._host.memory.lacks_room and gate.expects_more:
@@ -160,7 +151,7 @@ class HeldResponse(JudgedResponse):
     def _pass_unfinished(self) -> None:
         """Nothing is judged any more: pass on what has come of a message."""
         if self.gate.state == PASSING and self._deframer is not None and (rest := self._deframer.unfinished()):
-            self._ready.append(rest)
+            self._body.put([rest])
             self._flush()
 
     def _on_complete(self, status: str) -> None:
@@ -170,8 +161,8 @@ class HeldResponse(JudgedResponse):
         if self._deframer is not None and gate.state != PASSING and self._instead is None:
             rest = self._deframer.unfinished()
             # of a call that failed, the status tells that it did
-            if rest and (status in (DONE, "") or not self._context.guard.closed(call)):
-                self._charge_held(len(rest))
+            if rest and (status in (DONE, "") or not self._context.guard.fails_closed(call)):
+                self._body.charge(len(rest))
                 self._do(gate.pass_unjudged(rest, "the response ends inside a message"))
         if not self.is_over and self._instead is None:
             if trailing is not None and gate.state != PASSING and self._accepts(trailing):
@@ -187,9 +178,9 @@ class HeldResponse(JudgedResponse):
     def judged(self, call: Call) -> None:
         self._do(self.gate.on_verdict(call))
 
-    def late(self) -> None:
+    def on_deadline(self) -> None:
         actions = self.gate.on_deadline()
-        self._late = self.gate.late_verdict
+        self._late_verdict = self.gate.late_verdict
         self._do(actions)
         self._pass_unfinished()
 
@@ -201,7 +192,7 @@ class HeldResponse(JudgedResponse):
     def _do(self, actions: Actions) -> None:
         """Carry out the gate's actions, in order."""
         for action in actions:
-            if action is gates.END:
+            if action is END:
                 self._is_cleared = True
                 self._finish()
             elif isinstance(action, Release):
@@ -220,60 +211,38 @@ class HeldResponse(JudgedResponse):
         self._limit()
 
     def _release(self, items: Iterable[bytes]) -> None:
-        self._ready.extend(items)
-        if self._is_streamed:
+        self._body.put(items)
+        if self._body.is_streamed:
             self._flush()
         else:
             self.gate.partially_sent = False  # the body leaves at once: all of it can be withheld still
 
     def _flush(self) -> None:
         """Send Envoy what may go out."""
-        if not self._is_streamed or not self._ready or self.is_over:
-            return
-        content = b"".join(self._ready)
-        self._ready.clear()
-        self._free(len(content))
-        if content:
-            self._send_head()
-            self._has_sent = True
-            self._host.reply(replies.streamed_body(RESPONSE_BODY, content, end=False))
-
-    def _send_head(self) -> None:
-        if self._head_reply is not None:
-            self._host.reply(self._head_reply)
-            self._head_reply = None
+        if not self.is_over:
+            self._body.flush()
 
     def _finish(self) -> None:
         """Let go the body, where it was buffered, and the end of the response."""
         if self.is_over or not (self._is_cleared or self._instead is not None) or not self._is_complete:
             return
-        if self._body is not None:
-            content, came, self._body = b"".join(self._ready), self._body, None
-            self._ready.clear()
-            self._reply_body(content, came)
+        self._body.reply_buffered()
         if self._trailing is None and not self._body_ended:
             return
         self._end_waiting()
         self._flush()
-        self._send_head()
+        self._body.send_headers()
         self.is_over = True
         if self._trailing is not None:
             self._reply_trailers(self._trailing)
-        elif self._is_streamed:
+        elif self._body.is_streamed:
             self._host.reply(replies.streamed_body(RESPONSE_BODY, b"", end=True))
-
-    def _reply_body(self, content: bytes, came: bytes) -> None:
-        """The reply to a buffered body."""
-        if content == came:
-            self._host.reply(replies.CONTINUE[RESPONSE_BODY])
-        else:
-            self._host.reply(replies.replaced_body(RESPONSE_BODY, content, removing=CONTENT_LENGTH))
 
     def _reply_trailers(self, trailing: GrpcResponseHead) -> None:
         setting: list[tuple[str, str]] = []
         removing: list[str] = []
         if self._instead is not None:
-            setting = _status_fields(self._instead)
+            setting = status_fields(self._instead)
             stays = {name for name, _ in setting} | {METADATA_KEY}
             removing = [name for name in dict.fromkeys(trailing.names) if name not in stays]  # of what is withheld
         verdict = [] if self._is_foreign else self._verdict_fields(trailing.size)
@@ -288,33 +257,22 @@ class HeldResponse(JudgedResponse):
         """Drop what is held, and send `instead` in its place."""
         self._end_waiting()
         self._drop()
-        if not self._is_streamed:
-            self._ready.clear()
+        self._body.withhold()
         self._flush()  # what was judged before goes before it
-        if not instead.responses and not self._has_sent:
+        if not instead.responses and not self._body.has_sent:
             self.is_over = True
-            details = [(DETAILS_KEY, _binary(instead.details))] if instead.details else []
+            details = [(DETAILS_KEY, binary_value(instead.details))] if instead.details else []
             size = len(instead.message) + sum([len(name) + len(value) for name, value in details]) + 256
             setting = [*details, *self._verdict_fields(size)]
             status, message = instead.status.value[0], instead.message.encode()
             self._host.reply(self._with_metadata(replies.immediate(200, message, grpc_status=status, setting=setting)))
             return
         self._instead = instead
-        self._ready += [framed(response) for response in instead.responses]
+        self._body.put([framed(response) for response in instead.responses])
         self._flush()
         self._finish()
 
     # -- the end
-
-    def _charge_held(self, size: int) -> None:
-        self._size += size
-        self._host.memory.charge(size)
-
-    def _free(self, size: int) -> None:
-        """So many bytes have left. Some of them may never have been charged."""
-        size = min(size, self._size)
-        self._size -= size
-        self._host.memory.release(size)
 
     def _drop(self) -> None:
         """Drop everything that is held."""
@@ -324,7 +282,7 @@ class HeldResponse(JudgedResponse):
         if self._kept_requests:
             self.call.forget_requests()
         self._give_back()
-        self._free(self._size)
+        self._body.release_all()
         if self._deframer is not None:
             self._deframer.forget()
 
@@ -332,18 +290,3 @@ class HeldResponse(JudgedResponse):
         self._drop()
         self.gate.close()
         super().on_closed()
-
-
-def _status_fields(instead: Replacement) -> list[tuple[str, str]]:
-    """The status of a replaced response, as trailers."""
-    fields = [
-        ("grpc-status", str(instead.status.value[0])),
-        ("grpc-message", quote(instead.message, safe=UNESCAPED)),
-        (DETAILS_KEY, _binary(instead.details)),
-    ]
-    return [field for field in fields if field[1]]
-
-
-def _binary(content: bytes) -> str:
-    """A value of a `-bin` key."""
-    return b64encode(content).decode().rstrip("=")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tocsin.ext_proc.context import ProcessorContext
-from tocsin.http2.flow_control import SendWindow
+from tocsin.http2.send_window import SendWindow
 from tocsin.judgement.batching import Batcher
 from tocsin.memory import MemoryAccount, MemoryBudget
 from tocsin.relay.retrier import Retrier

@@ -29,8 +29,8 @@ from tocsin.ext_proc.requests import (
 )
 from tocsin.ext_proc.response import JudgedResponse
 from tocsin.judgement import gate as gates
+from tocsin.judgement.actions import Ask
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.policy import Replacement, failed_closed
 from tocsin.outbound_http import Answer
 from tocsin.verdict import METADATA_KEY
@@ -163,7 +163,7 @@ class HttpResponse(JudgedResponse):
         self._context.misfits.count("no_headers")
         guard.give_up(call, "not_sent", LINES["no_headers"])
         self._gated.gate.close()
-        if self.is_observing or not (self._gated.holds and guard.closed(call)):
+        if self.is_observing or not (self._gated.holds and guard.fails_closed(call)):
             return False
         guard.acted(call, "refused")
         self.is_over = True
@@ -188,7 +188,7 @@ class HttpResponse(JudgedResponse):
         self._gated.on_verdict(call)
         go_on(self._gated, self)
 
-    def late(self) -> None:
+    def on_deadline(self) -> None:
         self._gated.on_deadline()
         go_on(self._gated, self)
 

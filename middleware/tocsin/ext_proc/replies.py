@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from tocsin.ext_proc.requests import (
     REQUEST_BODY,
@@ -11,7 +11,6 @@ from tocsin.ext_proc.requests import (
     RESPONSE_BODY,
     RESPONSE_HEADERS,
     RESPONSE_TRAILERS,
-    Fields,
 )
 
 _IMMEDIATE, _DYNAMIC_METADATA = 7, 8
@@ -101,11 +100,6 @@ def header_mutation(setting: Iterable[tuple[str, str]], removing: Iterable[str] 
         parts.append(_field(b"\x0a", _field(b"\x0a", header) + _OVERWRITE_OR_ADD))
     parts += [_field(b"\x12", name.encode("latin-1")) for name in removing]
     return b"".join(parts)
-
-
-def present_fields(fields: Fields, names: Sequence[str]) -> list[str]:
-    """Those of `names` that occur in `fields`."""
-    return [name for name in names if any(field == name for field, _ in fields)]
 
 
 def _body(kind: int, mutation: bytes, content: bytes) -> bytes:

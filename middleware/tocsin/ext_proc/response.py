@@ -10,16 +10,15 @@ from asyncio import TimerHandle
 
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, ProcessorContext, WaitingResponse
+from tocsin.ext_proc.grpc_head import DONE, GrpcResponseHead
 from tocsin.ext_proc.misfits import LINES
 from tocsin.ext_proc.requests import (
     FULL_DUPLEX_STREAMED,
     NONE,
     RESPONSE_BODY,
     RESPONSE_TRAILERS,
-    Fields,
     ProcessingRequest,
 )
-from tocsin.grpc_wire.content_types import foreign_answer
 from tocsin.grpc_wire.deframer import Message, MessageDeframer, framed, whole_message
 from tocsin.judgement.accepting import accept_verdict
 from tocsin.judgement.call import Call, Fault
@@ -28,32 +27,6 @@ from tocsin.unscored import Unscored
 from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY, USUAL_LIST_SIZE, Verdict
 
 VERDICT_SIZE = len(METADATA_KEY) + FIELD_OVERHEAD  # of a header list, besides the verdict's text
-DONE = "0"  # grpc-status of a call that succeeded
-
-
-class GrpcResponseHead:
-    """What a response's headers or trailers contain."""
-
-    __slots__ = ("encoding", "foreign", "grpc_status", "http_status", "names", "size", "verdicts")
-
-    def __init__(self, fields: Fields) -> None:
-        self.encoding = self.grpc_status = self.http_status = content_type = ""
-        self.verdicts: list[str] = []
-        self.names = [name for name, _ in fields]
-        self.size = 0
-        for name, value in fields:
-            self.size += len(name) + len(value) + FIELD_OVERHEAD
-            if name == METADATA_KEY:
-                self.verdicts.append(value)
-            elif name == "grpc-status":
-                self.grpc_status = value
-            elif name == "content-type":
-                content_type = value
-            elif name == ":status":
-                self.http_status = value
-            elif name == "grpc-encoding":
-                self.encoding = value
-        self.foreign = foreign_answer(self.http_status, content_type) if self.http_status else ""
 
 
 class ProcessedResponse(WaitingResponse):
@@ -115,7 +88,7 @@ class JudgedResponse(ProcessedResponse):
     _is_begun = False  # its headers have come
     _has_body = False  # some of its body has come
     _is_complete = False  # all of it has
-    _late: Verdict | None = None  # what callers are told where nobody waits for the verdict any more
+    _late_verdict: Verdict | None = None  # what callers are told where nobody waits for the verdict any more
 
     def __init__(
         self, context: ProcessorContext, host: ExchangeHost, mode: int, call: Call, *, is_observing: bool
@@ -257,7 +230,7 @@ class JudgedResponse(ProcessedResponse):
 
     def _verdict_fields(self, size: int, verdict: Verdict | None = None) -> list[tuple[str, str]]:
         """The verdict as a header field, shortened to what a list with `size` bytes leaves room for."""
-        verdict = verdict or self._late or self.call.verdict
+        verdict = verdict or self._late_verdict or self.call.verdict
         if verdict is None:
             return []
         text = verdict.to_metadata()
@@ -272,7 +245,7 @@ class JudgedResponse(ProcessedResponse):
 
     def _with_metadata(self, reply: bytes) -> bytes:
         """A reply, with the verdict as dynamic metadata where that is configured."""
-        verdict, namespace = self._late or self.call.verdict, self._context.namespace
+        verdict, namespace = self._late_verdict or self.call.verdict, self._context.namespace
         if not namespace or verdict is None:
             return reply
         facts = {"verdict": verdict.to_metadata(), "action": verdict.action, "model": verdict.model}

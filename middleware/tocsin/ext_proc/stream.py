@@ -14,8 +14,8 @@ from tocsin.grpc_wire.content_types import is_grpc
 from tocsin.grpc_wire.deframer import MessageDeframer, framed, whole_message
 from tocsin.http2 import frames
 from tocsin.http2.headers import block
+from tocsin.judgement.actions import Ask, Outcome
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, Outcome
 from tocsin.outbound_http import Answer, HttpCall, HttpTarget, send_aio
 from tocsin.protocols.messages import decompress
 from tocsin.relay.retrier import CallRoute
@@ -186,10 +186,10 @@ class ProcessorStream(ExchangeHost):
         server = self._server
         if server.batcher.inline:
             return None
-        return server.loop.call_later(server.context.guard.budget(call), self._late, waiting)
+        return server.loop.call_later(server.context.guard.budget(call), self._on_deadline, waiting)
 
-    def _late(self, waiting: WaitingResponse) -> None:
-        waiting.late()
+    def _on_deadline(self, waiting: WaitingResponse) -> None:
+        waiting.on_deadline()
         self._connection.flush()
 
     def ask(

@@ -6,8 +6,9 @@ import time
 
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, ProcessorContext
+from tocsin.ext_proc.grpc_head import DONE, GrpcResponseHead
 from tocsin.ext_proc.requests import RESPONSE_HEADERS, RESPONSE_TRAILERS, ProcessingRequest, read_fields
-from tocsin.ext_proc.response import DONE, GrpcResponseHead, JudgedResponse
+from tocsin.ext_proc.response import JudgedResponse
 from tocsin.judgement.call import Call
 from tocsin.verdict import METADATA_KEY
 
@@ -95,13 +96,13 @@ class WatchedResponse(JudgedResponse):
         if self._last is not None and not self._waiting and not self.is_over:
             self._release()
 
-    def late(self) -> None:
+    def on_deadline(self) -> None:
         if self._last is None or self.is_over:
             return
         call = self.call
-        call.late = call.streams or call.verdict is None
+        call.is_late = call.streams or call.verdict is None
         if call.verdict is None:  # of a stream, what was judged in time counts
-            self._late = self._context.guard.late(call)
+            self._late_verdict = self._context.guard.late_verdict(call)
         self._release()
 
     def _release(self) -> None:

@@ -105,9 +105,9 @@ def _modes(filter_: Filter, needs: Needs, methods: Sequence[ReachableMethod]) ->
         wrong = "with observability_mode, BUFFERED sends no bodies"
         yield filter_.finding(Effect.PASSES, key, wrong, "response_body_mode: STREAMED")
     elif needs.enforces and not filter_.observes and mode == "STREAMED":
-        effect = Effect.FAILS if needs.closed else Effect.NOT_HELD
+        effect = Effect.FAILS if needs.fails_closed else Effect.NOT_HELD
         wrong = "what has left under STREAMED cannot be withheld" + (
-            ": with fail: closed, Tocsin refuses every such response" if needs.closed else ""
+            ": with fail: closed, Tocsin refuses every such response" if needs.fails_closed else ""
         )
         yield filter_.finding(effect, key, wrong, change)
     elif mode == "STREAMED" and has_http and needs.mode != "observe" and not filter_.observes:
@@ -121,7 +121,7 @@ def _modes(filter_: Filter, needs: Needs, methods: Sequence[ReachableMethod]) ->
         wrong = f"Envoy takes no replies with observability_mode, in Tocsin's mode {needs.mode}"
         yield filter_.finding(effect, "observability_mode", wrong, "observability_mode: false")
     if not filter_.sends_response_headers:
-        effect = Effect.UNTOLD if not has_http else Effect.FAILS if needs.closed else Effect.PASSES
+        effect = Effect.UNTOLD if not has_http else Effect.FAILS if needs.fails_closed else Effect.PASSES
         wrong = "response headers do not come, so that the content type and coding of a body are not known"
         yield filter_.finding(effect, "response_header_mode", wrong, "response_header_mode: SEND")
     if not filter_.sends_trailers:
@@ -163,10 +163,10 @@ def _requests(filter_: Filter, needs: Needs, methods: Sequence[ReachableMethod])
 
 def _failing(filter_: Filter, needs: Needs) -> Iterator[EnvoyFault]:
     """What happens while Tocsin does not answer, or answers late, against what `fail` asks for."""
-    if filter_.allows_failure and needs.closed and not filter_.observes:
+    if filter_.allows_failure and needs.fails_closed and not filter_.observes:
         wrong = "with fail: closed nothing may pass unjudged, and with failure_mode_allow it does while Tocsin is away"
         yield filter_.finding(Effect.MAY_PASS, "failure_mode_allow", wrong, "failure_mode_allow: false")
-    elif not filter_.allows_failure and not needs.closed and not filter_.observes:
+    elif not filter_.allows_failure and not needs.fails_closed and not filter_.observes:
         wrong = "responses fail while Tocsin is away, which `fail: open` does not ask for"
         yield filter_.finding(Effect.NOTE, "failure_mode_allow", wrong, "failure_mode_allow: true")
     timeout = seconds(filter_.get("message_timeout"), MESSAGE_TIMEOUT)

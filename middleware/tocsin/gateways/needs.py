@@ -33,7 +33,7 @@ class Needs:
     """What has to come of requests and responses, and what has to go back. Seconds are those that a reply may take."""
 
     mode: str
-    closed: bool  # what cannot be judged must not pass
+    fails_closed: bool  # what cannot be judged must not pass
     asks: bool  # requests of HTTP are changed, and responses changed back
     needs_request: bool
     needs_request_headers: bool
@@ -56,7 +56,7 @@ class Needs:
         budgets = [guard.config.budget(name, shares_sessions=False).total_seconds() for name in config.models]
         return cls(
             mode=config.mode,
-            closed=fails_closed(config),
+            fails_closed=fails_closed(config),
             asks=asks,
             needs_request=needs_request,
             needs_request_headers=needs_request or (config.mode == "enforce" and config.unguarded == "refuse"),

@@ -125,6 +125,11 @@ def reset(stream: int, code: int) -> bytes:
     return frame(RST_STREAM, 0, stream, code.to_bytes(4, "big"))
 
 
+def window_update(stream: int, increment: int) -> bytes:
+    """A WINDOW_UPDATE frame."""
+    return frame(WINDOW_UPDATE, 0, stream, increment.to_bytes(4, "big"))
+
+
 def header_block(flags: int, payload: bytes) -> bytes:
     """The block fragment of a HEADERS payload, without padding and priority.
 

@@ -20,10 +20,10 @@ from tocsin.http2.frames import (
     FrameError,
     StreamError,
 )
+from tocsin.http2.unfinished_block import UnfinishedBlock
 from tocsin.memory import MemoryAccount
 
 LARGEST_CONTROL = 1 << 18  # bytes of a frame other than DATA, and of a header block with its continuations
-MOST_CONTINUATIONS = 64
 LAST_KNOWN_KIND = CONTINUATION
 PADDED_OR_PRIORITY = PADDED | HAS_PRIORITY
 PLAIN = PADDED_OR_PRIORITY | END_HEADERS
@@ -32,7 +32,7 @@ PLAIN = PADDED_OR_PRIORITY | END_HEADERS
 class FrameSplitter:
     """Cuts what one peer sends into frames. Subclasses say what becomes of them.
 
-    Whatever nobody takes or replaces goes on as the same bytes, into the `out` of `cut`. DATA is handed over as it
+    Whatever nobody takes or replaces goes on as the same bytes, into the `out` of `split`. DATA is handed over as it
     comes, in pieces where a frame is large; other frames, and header blocks with their continuations, when they are
     whole. Unfinished frames are charged to `memory`.
 
@@ -49,11 +49,7 @@ class FrameSplitter:
         self._is_greeted = False  # the first frame, which must be SETTINGS, has come
         self._tail = bytearray()  # of a frame that is unfinished
         self._needed = 0  # bytes until it is finished, or more is known of it
-        self._block = bytearray()  # a header block whose continuations are to come
-        self._block_frames = bytearray()  # the same as it came
-        self._block_stream = 0
-        self._block_flags = 0
-        self._continuations = 0
+        self._unfinished_block = UnfinishedBlock(memory, LARGEST_CONTROL)
         self._partial_data = 0  # bytes of a DATA payload still to come
         self._partial_padding = 0  # how many of them are padding
         self._partial_stream = 0
@@ -99,7 +95,7 @@ class FrameSplitter:
 
     # -- cutting
 
-    def cut(self, data: bytes, out: list[bytes], largest: int) -> None:
+    def split(self, data: bytes, out: list[bytes], largest: int) -> None:
         """The next bytes. What goes on is appended to `out`, for a receiver of frames up to `largest` bytes. Raises
         FrameError where the peer breaks the protocol.
         """
@@ -120,7 +116,7 @@ class FrameSplitter:
         if not self._is_greeted and at <= last:
             self._greet_with(data[at + 3], data[at + 4])
         limit = min(largest, LARGEST_CONTROL)
-        usual = -1 if self._block_stream else limit  # nothing is, until a header block has ended
+        usual = -1 if self._unfinished_block.stream else limit  # nothing is, until a header block has ended
         self._needed = HEADER_SIZE
         while at <= last:
             high, low, kind, flags, stream = unpack(data, at)
@@ -162,7 +158,7 @@ class FrameSplitter:
             if stop == at:  # the rest of it is to come
                 break
             at = stop
-            usual = -1 if self._block_stream else limit
+            usual = -1 if self._unfinished_block.stream else limit
         if at > start:
             out.append(data if start == 0 and at == end else data[start:at])
         if at < end:
@@ -179,8 +175,7 @@ class FrameSplitter:
         """Whether a frame may come here. Raises FrameError."""
         if length > largest:
             raise FrameError(frames.FRAME_SIZE_ERROR, f"a frame of type {kind} with {length} bytes")
-        if self._block_stream and (kind != CONTINUATION or stream != self._block_stream):
-            raise FrameError(frames.PROTOCOL_ERROR, "HEADERS without END_HEADERS are followed by another frame")
+        self._unfinished_block.check(kind, stream)
 
     def _unusual_data(
         self, data: bytes, start: int, at: int, length: int, largest: int, out: list[bytes]
@@ -246,7 +241,7 @@ class FrameSplitter:
             if flags & END_HEADERS:
                 instead = self.headers(stream, flags, block)
             else:
-                self._begin_block(stream, flags, block, frame or data[at:stop])
+                self._unfinished_block.begin(stream, flags, block, frame or data[at:stop])
                 instead = b""
         elif kind == CONTINUATION:
             instead = self._continue_block(stream, flags, frame or data[at:stop])
@@ -282,30 +277,13 @@ class FrameSplitter:
         self.on_frame_passed()
         return stop, stop
 
-    def _begin_block(self, stream: int, flags: int, block: bytes, frame: bytes) -> None:
-        """A header block that goes on in CONTINUATION frames."""
-        self._block_stream, self._block_flags, self._continuations = stream, flags, 0
-        self._block += block
-        self._block_frames += frame
-        self._memory.charge(len(block) + len(frame))
-
     def _continue_block(self, stream: int, flags: int, frame: bytes) -> bytes | None:
         """A CONTINUATION; what to hand on once the block is complete."""
-        if not self._block_stream:
-            raise FrameError(frames.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-        self._continuations += 1
-        length = len(frame) - HEADER_SIZE
-        if len(self._block) + length > LARGEST_CONTROL or self._continuations > MOST_CONTINUATIONS:
-            raise FrameError(frames.ENHANCE_YOUR_CALM, "a header block that is too long")
-        self._block += frame[HEADER_SIZE:]
-        self._block_frames += frame
-        self._memory.charge(length + len(frame))
-        if not flags & END_HEADERS:
+        unfinished = self._unfinished_block
+        if not unfinished.add(flags, frame):
             return b""
-        block, as_it_came = bytes(self._block), bytes(self._block_frames)
-        self._memory.release(len(block) + len(as_it_came))
-        self._block, self._block_frames, self._block_stream = bytearray(), bytearray(), 0
-        instead = self.headers(stream, self._block_flags, block)
+        block, as_it_came = unfinished.take()
+        instead = self.headers(stream, unfinished.flags, block)
         return as_it_came if instead is None else instead
 
 

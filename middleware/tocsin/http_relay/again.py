@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from tocsin.judgement.enforcement import Ask
+from tocsin.judgement.actions import Ask
 from tocsin.outbound_http import Answer, HttpCall, HttpTarget, send_aio
 from tocsin.relay.listening import Port
 

@@ -11,18 +11,17 @@ from collections.abc import Callable
 
 from tocsin.exchange.replies import Reply
 from tocsin.http_relay.again import SendingAgain
-from tocsin.http_relay.bodies import BodyError, body_of
+from tocsin.http_relay.bodies import body_of
 from tocsin.http_relay.context import HttpContext
-from tocsin.http_relay.fair_share import Flow
-from tocsin.http_relay.heads import HeadError, Http1Request
-from tocsin.http_relay.incoming import CallerRequests
+from tocsin.http_relay.heads import Http1Request
 from tocsin.http_relay.replies import CONTINUE, refusal, written
 from tocsin.http_relay.request import Passage, RelayedRequest
+from tocsin.http_relay.request_reader import RequestHost, RequestReader
 from tocsin.http_relay.sides import Side, SideHost
-from tocsin.http_relay.upstream import UpstreamHost, UpstreamLink
+from tocsin.http_relay.upstream import UpstreamLink
+from tocsin.judgement.actions import Ask
 from tocsin.judgement.batching import VerdictCallback
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask
 from tocsin.outbound_http import Answer, HttpCall
 from tocsin.relay.listening import Port
 
@@ -30,7 +29,7 @@ MOST_UNREAD = 1 << 16  # bytes of requests that wait for the response before the
 LINGERS = 1.0  # seconds in which a caller that still sends may read why nobody listens
 
 
-class HttpConnection(UpstreamHost):
+class HttpConnection(RequestHost):
     """Both sides, the request that is under way between them, and its response."""
 
     def __init__(self, context: HttpContext, port: Port) -> None:
@@ -44,13 +43,10 @@ class HttpConnection(UpstreamHost):
         self.awaits_response = False  # a request is under way, whose response is not sent yet
         self.downstream = Side(_CallerSocket(self))
         self.upstream = UpstreamLink(self, context.share)
-        self._unread = CallerRequests()
         self.is_tunnel = False  # the upstream has changed to another protocol
-        self._flow = Flow(self._read_slice)
-        self._is_behind = False  # something has come that is not read yet, because others have their turn
-        self._draining = False
+        self._requests = RequestReader(self, context)
+        self.is_draining = False
         self._half_closed = False  # the caller writes no more
-        self._is_ending = False  # nothing more is read of the caller
         self._again = SendingAgain(port)
 
     # -- as the relay knows it
@@ -61,7 +57,7 @@ class HttpConnection(UpstreamHost):
 
     @property
     def is_greeted(self) -> bool:
-        return self.request is not None or self.is_tunnel or not self._unread.received
+        return self.request is not None or self.is_tunnel or not self._requests.unread
 
     def written_after_flush(self) -> None:
         pass
@@ -74,12 +70,12 @@ class HttpConnection(UpstreamHost):
         """Requests follow the configuration as they come."""
 
     def drain(self) -> None:
-        self._draining = True
+        self.is_draining = True
         if self.request is None and not self.is_tunnel:
             self.close()
 
     def close(self) -> None:
-        self._is_ending = True
+        self._requests.has_ended = True
         self.downstream.close()
         self.upstream.drop()
 
@@ -87,83 +83,20 @@ class HttpConnection(UpstreamHost):
 
     def on_received(self, data: bytes) -> None:
         """Bytes of the caller."""
-        if self._is_ending:
+        if self._requests.has_ended:
             return
         if self.is_tunnel:
             if self.upstream.side is not None:
                 self.upstream.side.write(data)
             return
-        unread = self._unread
-        if not unread.received:
-            if self.request is None:
-                self.idle_since = self.relay.now()
-            unread.received = data
-        else:
-            unread.received += data
-        self._is_behind = True
-        self.go_on()
+        requests = self._requests
+        if self.request is None and not requests.unread:
+            self.idle_since = self.relay.now()
+        requests.add(data)
+        requests.go_on()
         self.pace()
 
-    def go_on(self) -> None:
-        """Read what has come of the caller, as far as it is its turn."""
-        if self._unread.received:
-            self.context.share.wake(self._flow)
-
-    def _read_slice(self) -> bool:
-        reads_on = self._read_part()
-        if not reads_on:
-            self._is_behind = False
-            self.pace()
-        return reads_on
-
-    def _read_part(self) -> bool:
-        """Read a part of what has come; whether there may be another."""
-        unread = self._unread
-        return bool(unread.received) and not self._is_ending and self._read() and bool(unread.received)
-
-    def _read(self) -> bool:
-        """Read the next part of what has come; whether there was one."""
-        request = self.request
-        if request is None:
-            return self._begin()
-        if request.is_complete:
-            return False  # the next one waits
-        unread = self._unread
-        try:
-            raw, content, unread.received = request.body.feed(unread.received)
-        except BodyError as error:
-            self.relay.not_understood["malformed"] += 1
-            self._refuse_rest(400, "MALFORMED", str(error))
-            return False
-        request.on_body(raw, content)
-        if request.body.is_done:
-            request.on_end()
-            if not self.awaits_response:
-                self._end_request()
-        return True
-
-    def _begin(self) -> bool:
-        """Read a head, where there is a whole one."""
-        try:
-            head = self._unread.head(self.context.names, self.relay.longest_headers)
-        except HeadError as error:
-            is_long = error.status == 431
-            if is_long:
-                self.relay.limited["headers"] += 1
-            else:
-                self.relay.not_understood["malformed"] += 1
-            self._refuse_rest(error.status, "HEADERS" if is_long else "MALFORMED", str(error))
-            return False
-        if head is None:
-            return False
-        if self._draining:
-            self.close()
-            return False
-        self._open(head)
-        return True
-
-    def _open(self, head: Http1Request) -> None:
-        """A request begins."""
+    def open_request(self, head: Http1Request) -> None:
         relay, context = self.relay, self.context
         exchange = context.open(head, self.name, self.port.listener.model)
         relay.calls[exchange is not None] += 1
@@ -196,8 +129,7 @@ class HttpConnection(UpstreamHost):
         upstream.drop()
         self.on_response_done(closes=False)
 
-    def _refuse_rest(self, status: int, code: str, message: str) -> None:
-        """What the caller sends cannot be read, nor what comes behind it: say so where nothing was said, and end."""
+    def refuse_rest(self, status: int, code: str, message: str) -> None:
         response = self.upstream.response
         says = not self.awaits_response or response is None or not response.is_begun
         self._abandon()
@@ -221,10 +153,10 @@ class HttpConnection(UpstreamHost):
 
     def _end(self) -> None:
         """Nothing more is read: let the caller read what was written, then close."""
-        if self._is_ending:
+        if self._requests.has_ended:
             return
-        self._is_ending = True
-        self._unread.received = b""
+        self._requests.has_ended = True
+        self._requests.take_unread()
         self.upstream.drop()
         downstream = self.downstream
         downstream.end_writing()
@@ -235,13 +167,12 @@ class HttpConnection(UpstreamHost):
     def on_caller_half_closed(self) -> bool:
         """The caller writes no more; whether its response may still be sent."""
         self._half_closed = True
-        while self._is_behind and self._read_part():
-            pass
+        self._requests.read_all()
         request, side = self.request, self.upstream.side
         if self.is_tunnel and side is not None:
             side.end_writing()
             return True
-        if self._is_ending or request is None or not request.is_complete:
+        if self._requests.has_ended or request is None or not request.is_complete:
             return False
         if side is not None:  # which may go on, or take it for a caller that has gone away
             side.end_writing()
@@ -249,7 +180,7 @@ class HttpConnection(UpstreamHost):
 
     def on_caller_gone(self) -> None:
         """The caller is gone: so is everything of this connection."""
-        self._is_ending = True
+        self._requests.has_ended = True
         self._abandon()
         self._again.give_up()
         self.upstream.drop()
@@ -262,10 +193,9 @@ class HttpConnection(UpstreamHost):
         self.relay.not_understood["upgraded"] += 1
         self.is_tunnel = True
         self.downstream.write(head + rest)
-        unread, side = self._unread, self.upstream.side
-        if unread.received and side is not None:
-            side.write(unread.received)
-        unread.received = b""
+        unread, side = self._requests.take_unread(), self.upstream.side
+        if unread and side is not None:
+            side.write(unread)
         self.idle_since = self.relay.now()
 
     # -- a response goes out, and has gone out
@@ -276,15 +206,15 @@ class HttpConnection(UpstreamHost):
     def submit(self, call: Call, waiting: VerdictCallback) -> None:
         self.relay.batcher.submit(call, waiting)
 
-    def limit(self, call: Call, late: Callable[[], None]) -> TimerHandle | None:
-        return None if self.relay.batcher.inline else self.relay.limit(call, late)
+    def limit(self, call: Call, on_deadline: Callable[[], None]) -> TimerHandle | None:
+        return None if self.relay.batcher.inline else self.relay.limit(call, on_deadline)
 
     def ask(self, step: Ask, request: HttpCall, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
         return self._again.ask(step, request, on_answer)
 
     def closes_after(self, *, replaces: bool = False) -> bool:
         request = self.request
-        if self._draining or request is None or not request.head.keeps_alive or not self.upstream.keeps:
+        if self.is_draining or request is None or not request.head.keeps_alive or not self.upstream.keeps:
             return True
         return replaces and not (request.is_complete or request.is_short)
 
@@ -298,11 +228,11 @@ class HttpConnection(UpstreamHost):
         if closes or self.closes_after(replaces=upstream.side is None):
             self._end_with(request)
         elif request.is_complete:
-            self._end_request()
+            self.end_request()
         elif upstream.side is None:
             request.discard()
 
-    def cut(self) -> None:
+    def abort_response(self) -> None:
         self.upstream.forget_response()
         self.awaits_response = False
         self.close()
@@ -311,20 +241,19 @@ class HttpConnection(UpstreamHost):
         """The connection ends with this response."""
         request.on_gone()
         self.request = None
-        if request.is_complete and not self._unread.received:
+        if request.is_complete and not self._requests.unread:
             self.close()
         else:
             self._end()
 
-    def _end_request(self) -> None:
-        """The request is complete, and its response sent: on with the next one."""
+    def end_request(self) -> None:
         self.request = None
         self.upstream.keeps = True
         self.idle_since = self.relay.now()
-        if self._half_closed and not self._unread.received:
+        if self._half_closed and not self._requests.unread:
             self.close()
         else:
-            self.go_on()
+            self._requests.go_on()
 
     # -- pace and limits
 
@@ -337,12 +266,12 @@ class HttpConnection(UpstreamHost):
         if side is not None:
             side.read(reads=not (self.downstream.is_paused or self.upstream.is_behind))
         is_full = side is not None and (side.is_paused or side.unsent > MOST_UNREAD)
-        waits = is_full or self._is_behind or len(self._unread.received) > MOST_UNREAD
-        self.downstream.read(reads=self._is_ending or not waits)
+        waits = is_full or self._requests.is_behind or len(self._requests.unread) > MOST_UNREAD
+        self.downstream.read(reads=self._requests.has_ended or not waits)
 
     def _evicted(self) -> None:
         self.relay.limited["memory"] += 1
-        self._is_ending = True
+        self._requests.has_ended = True
         self.upstream.drop()
         self.downstream.abort()
 

@@ -1,10 +1,12 @@
-"""The requests that a caller sends on its connection, one after the other."""
+"""What has come on a connection and is not read yet: requests of the caller, or responses of the upstream."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from tocsin.http_relay.heads import HEAD_END, HeadError, Http1Request, read_request
+from tocsin.http_relay.heads import HEAD_END, HeadError, Http1Request, ResponseHead, read_request, read_response
+
+MOST_INTERIM = 100  # responses that say that the one is still to come
 
 
 class CallerRequests:
@@ -34,3 +36,54 @@ class CallerRequests:
             raise HeadError(400, "the target of a request must be a path")
         self.received = received[end + 4 :]
         return head
+
+
+class UpstreamResponses:
+    """What has come of an upstream and is not read yet. It is read in parts without being copied for each of them."""
+
+    def __init__(self) -> None:
+        self._received = b""
+        self._position = 0  # up to which that is read
+        self._interim_count = 0  # of the response that is to come
+
+    @property
+    def size(self) -> int:
+        """Bytes that are not read yet."""
+        return len(self._received) - self._position
+
+    def add(self, data: bytes) -> None:
+        """More has come."""
+        self._received = self._received[self._position :] + data if self._received else data
+        self._position = 0
+
+    def forget(self) -> None:
+        """Drop what is not read yet."""
+        self._received = b""
+        self._position = 0
+
+    def head(self, verb: str, longest: int, *, upgrades: bool) -> ResponseHead | None:
+        """The head of the next response to a request by `verb`, None until all of it is there. `upgrades`: the response
+        may change the protocol. Raises HeadError, also where the head has more than `longest` bytes.
+        """
+        received = self._received
+        end = received.find(HEAD_END, self._position)
+        if end < 0:
+            if self.size <= longest:
+                return None
+            raise HeadError(502, f"the head of the upstream's response has more than {longest:,} bytes")
+        head = read_response(received[self._position : end + 4], verb)
+        if head.status == 101 and not upgrades:
+            raise HeadError(502, "the upstream changes to another protocol unasked")
+        self._interim_count = self._interim_count + 1 if head.is_interim else 0
+        if self._interim_count > MOST_INTERIM:
+            raise HeadError(502, f"the upstream sends more than {MOST_INTERIM} interim responses")
+        self._position = end + 4
+        return head
+
+    def part(self, size: int) -> bytes:
+        """The next bytes, at most `size` of them, which stay unread."""
+        return self._received[self._position : self._position + size]
+
+    def skip(self, size: int) -> None:
+        """So many bytes are read."""
+        self._position += size

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tocsin.http_relay.bodies import Body
-from tocsin.http_relay.context import RelayedResponse, ResponseHost
 from tocsin.http_relay.heads import ResponseHead
+from tocsin.http_relay.hosts import RelayedResponse, ResponseHost
 
 HOP = frozenset({"connection", "keep-alive"})
 CLOSE = [("connection", "close")]
@@ -35,7 +35,7 @@ class PassedResponse(RelayedResponse):
 
     def on_lost(self) -> None:
         self.is_over = True
-        self._host.cut()
+        self._host.abort_response()
 
     def on_gone(self) -> None:
         self.is_over = True

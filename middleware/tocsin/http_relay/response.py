@@ -16,12 +16,12 @@ from tocsin.exchange.replies import Reply, ending, reply, tells_by_event, verdic
 from tocsin.exchange.sending import go_on
 from tocsin.exchange.treatment import DOCUMENT
 from tocsin.http_relay.bodies import Body, ChunkedBody
-from tocsin.http_relay.context import RelayedResponse, ResponseHost
 from tocsin.http_relay.heads import Http1Request, ResponseHead
+from tocsin.http_relay.hosts import RelayedResponse, ResponseHost
 from tocsin.http_relay.replies import refusal, written
 from tocsin.http_relay.writing import ResponseWriter
+from tocsin.judgement.actions import Ask
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.policy import Replacement
 from tocsin.outbound_http import Answer, HttpCall
 from tocsin.relay.context import RelayContext
@@ -151,7 +151,7 @@ class GuardedResponse(RelayedResponse):
         self._gated.on_verdict(call)
         go_on(self._gated, self)
 
-    def _on_late(self) -> None:
+    def _on_deadline(self) -> None:
         self._gated.on_deadline()
         go_on(self._gated, self)
 
@@ -165,7 +165,7 @@ class GuardedResponse(RelayedResponse):
 
     def limit(self) -> TimerHandle | None:
         """Start the scoring budget."""
-        return self._host.limit(self._gated.call, self._on_late)
+        return self._host.limit(self._gated.call, self._on_deadline)
 
     def ask(self, step: Ask) -> None:
         """Send the request once more."""
@@ -269,7 +269,7 @@ class GuardedResponse(RelayedResponse):
         elif self._way == STREAMED:
             self._end_stream(answer.body if answer is not None else ending(self._exchange, instead), [])
         else:  # it has gone on in part, as it came
-            self._cut()
+            self._abort()
 
     # -- the end
 
@@ -278,17 +278,17 @@ class GuardedResponse(RelayedResponse):
         if self._head_waits:
             self._send_reply(refusal(502, "UPSTREAM", LOST))
         else:
-            self._cut()
+            self._abort()
 
     def _done(self, *, closes: bool = False) -> None:
         self.is_over = True
         self._drop()
         self._host.on_response_done(closes=closes)
 
-    def _cut(self) -> None:
+    def _abort(self) -> None:
         self.is_over = True
         self._drop()
-        self._host.cut()
+        self._host.abort_response()
 
     def _drop(self) -> None:
         self._raw.clear()

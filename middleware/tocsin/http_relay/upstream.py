@@ -7,47 +7,16 @@ from __future__ import annotations
 
 import asyncio
 
-from tocsin.exchange.replies import Reply
 from tocsin.http_relay.bodies import Body, BodyError, OpenBody, body_of
-from tocsin.http_relay.context import RelayedResponse, ResponseHost
 from tocsin.http_relay.fair_share import FairShare, Flow
-from tocsin.http_relay.heads import HEAD_END, HeadError, ResponseHead, read_response
+from tocsin.http_relay.heads import HeadError, ResponseHead
+from tocsin.http_relay.hosts import RelayedResponse, UpstreamHost
+from tocsin.http_relay.incoming import UpstreamResponses
 from tocsin.http_relay.passing import PassedResponse
 from tocsin.http_relay.replies import refusal
 from tocsin.http_relay.request import RelayedRequest
 from tocsin.http_relay.response import GuardedResponse
 from tocsin.http_relay.sides import Side, SideHost
-from tocsin.relay.context import RelayContext
-from tocsin.relay.listening import Port
-
-MOST_INTERIM = 100  # responses that say that the one is still to come
-
-
-class UpstreamHost(ResponseHost):
-    """A connection, as its upstream knows it."""
-
-    relay: RelayContext
-    port: Port
-    request: RelayedRequest | None  # that is under way
-    awaits_response: bool  # it is not answered yet
-    is_tunnel: bool  # both sides have changed to another protocol, which passes unread
-
-    def answer(self, reply: Reply) -> None:
-        """Answer the request that is under way, in place of the upstream."""
-        raise NotImplementedError
-
-    def become_tunnel(self, head: bytes, rest: bytes) -> None:
-        """Both sides have agreed to speak something else, of which `rest` has come already."""
-        raise NotImplementedError
-
-    def pace(self) -> None:
-        """Read as fast as the other side takes it."""
-        raise NotImplementedError
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether the caller reads too slowly."""
-        raise NotImplementedError
 
 
 class UpstreamLink:
@@ -66,11 +35,9 @@ class UpstreamLink:
         self._connecting: asyncio.Task[None] | None = None
         self._share = share
         self._flow = Flow(self._read_slice)
-        self._unread = b""  # what has come
-        self._position = 0  # up to which that is read
+        self._unread = UpstreamResponses()
         self._body: Body | None = None  # the response's
         self._is_reused = False  # it has answered before
-        self._interim_count = 0  # of the response that is to come
 
     @property
     def unsent(self) -> int:
@@ -83,8 +50,8 @@ class UpstreamLink:
         """Connect, where there is no connection."""
         if self.side is None:
             self._is_reused = False
-            self._interim_count = 0
-            self._forget_unread()
+            self._unread = UpstreamResponses()
+            self.is_behind = False
             side = self.side = Side(self._socket)
             self._connecting = asyncio.get_running_loop().create_task(self._connect(side))
 
@@ -180,8 +147,7 @@ class UpstreamLink:
         if not self._may_answer:
             self._on_desynchronised()
             return
-        self._unread = self._unread[self._position :] + data if self._unread else data
-        self._position = 0
+        self._unread.add(data)
         self.is_behind = True
         self._share.wake(self._flow)
         if self.is_behind:
@@ -207,19 +173,19 @@ class UpstreamLink:
 
     def _read_part(self) -> bool:
         """Read a part of what has come; whether there is another."""
-        if not self._unread or self.side is None:
+        if not self._unread.size or self.side is None:
             return False
         if not self._may_answer:
             self._on_desynchronised()
             return False
         reads_on = self._read_head() if self._body is None else self._read_body(self._body)
-        if self._position == len(self._unread):
+        if not self._unread.size:
             self._forget_unread()
-        return reads_on and bool(self._unread)
+            return False
+        return reads_on
 
     def _forget_unread(self) -> None:
-        self._unread = b""
-        self._position = 0
+        self._unread.forget()
         self.is_behind = False
 
     def _on_desynchronised(self) -> None:
@@ -234,28 +200,19 @@ class UpstreamLink:
         """Read the head of a response, where there is a whole one; whether there was."""
         host, request, unread = self._host, self._host.request, self._unread
         assert request is not None
-        end = unread.find(HEAD_END, self._position)
-        longest = self._relay.longest_headers
         try:
-            if end < 0 and len(unread) - self._position <= longest:
-                return False
-            if end < 0:
-                raise HeadError(502, f"the head of the upstream's response has more than {longest:,} bytes")
-            head = read_response(unread[self._position : end + 4], request.head.verb)
-            if head.status == 101 and not request.upgrades:
-                raise HeadError(502, "the upstream changes to another protocol unasked")
-            self._interim_count = self._interim_count + 1 if head.is_interim else 0
-            if self._interim_count > MOST_INTERIM:
-                raise HeadError(502, f"the upstream sends more than {MOST_INTERIM} interim responses")
+            head = unread.head(request.head.verb, self._relay.longest_headers, upgrades=request.upgrades)
         except HeadError as error:
             self._relay.not_understood["malformed"] += 1
             self._give_up_call(request)
             host.answer(refusal(502, "UPSTREAM", str(error)))
             return False
-        self._position = end + 4
+        if head is None:
+            return False
         if head.status == 101:
+            rest = unread.part(unread.size)
             self._forget_unread()
-            host.become_tunnel(head.raw, unread[end + 4 :])
+            host.become_tunnel(head.raw, rest)
             return False
         if head.is_interim:
             if request.head.minor == 1:
@@ -284,14 +241,14 @@ class UpstreamLink:
         """Read on in the body of a response; whether there may be more to read."""
         response = self.response
         assert response is not None
-        part = self._unread[self._position : self._position + response.slice_size]
+        part = self._unread.part(response.slice_size)
         try:
             raw, content, rest = body.feed(part)
         except BodyError:
             self._relay.not_understood["malformed"] += 1
             self._lose_response()
             return False
-        self._position += len(part) - len(rest)
+        self._unread.skip(len(part) - len(rest))
         response.on_body(raw, content)
         if body.is_done and self._body is body:
             self._on_complete()
@@ -301,7 +258,7 @@ class UpstreamLink:
         """All of the response has come."""
         response, self._body = self.response, None
         assert response is not None
-        if self._position < len(self._unread):  # it would be taken for the answer to the next request
+        if self._unread.size:  # it would be taken for the answer to the next request
             self._relay.not_understood["malformed"] += 1
             self.keeps = False
         self._forget_unread()

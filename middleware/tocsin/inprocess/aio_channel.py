@@ -13,9 +13,8 @@ from tocsin.inprocess.capture import Capture, text_metadata, with_verdict, witho
 from tocsin.inprocess.channel import GuardedCalls, SentRequest, WrappedMethod
 from tocsin.inprocess.holding import Holding, Settled
 from tocsin.inprocess.withheld import withheld_aio, without_verdict_aio
+from tocsin.judgement.actions import Actions, Ask, Outcome
 from tocsin.judgement.batching import Batcher
-from tocsin.judgement.enforcement import Ask, Outcome
-from tocsin.judgement.gate import Actions
 from tocsin.judgement.policy import Replacement
 from tocsin.outbound import aio_channels
 

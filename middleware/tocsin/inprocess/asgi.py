@@ -15,8 +15,8 @@ from tocsin.exchange.opening import Exchanges
 from tocsin.exchange.replies import ending, reply, verdict_fields
 from tocsin.exchange.treatment import BODY_DEPENDENT_FIELDS, DOCUMENT, ResponseTreatment, until_done, without_verdict
 from tocsin.inprocess.http_gate import HttpGate
+from tocsin.judgement.actions import Ask
 from tocsin.judgement.batching import Batcher
-from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.guard import Guard
 from tocsin.outbound_http import HttpCall, HttpTarget, send_aio
 

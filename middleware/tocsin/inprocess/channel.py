@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from tocsin.errors import ConfigError
 from tocsin.inprocess.capture import Capture, Codec
+from tocsin.judgement.actions import Ask
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.guard import Guard
 from tocsin.outbound import Sending, Target, forward_metadata, sending_of
 from tocsin.protocols.http.routes import is_route

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from tocsin.inprocess.capture import verdicts_in
 from tocsin.judgement.accepting import accept_verdict
+from tocsin.judgement.actions import Actions, Ask, End, Judge, Outcome, Release
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call, Fault
-from tocsin.judgement.enforcement import Ask, Judge, Outcome
-from tocsin.judgement.gate import Actions, End, Gate, Release
+from tocsin.judgement.gate import Gate
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.policy import Replacement
 from tocsin.protocols.metadata import joined_values

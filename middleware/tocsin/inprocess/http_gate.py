@@ -10,9 +10,8 @@ from tocsin.exchange.replies import Reply
 from tocsin.exchange.segments import HeldSegments
 from tocsin.exchange.treatment import Segment
 from tocsin.inprocess.holding import Holding, Settled
+from tocsin.judgement.actions import Action, Ask, Outcome
 from tocsin.judgement.batching import Batcher
-from tocsin.judgement.enforcement import Ask, Outcome
-from tocsin.judgement.gate import Action
 from tocsin.judgement.policy import Replacement
 
 Asking = Callable[[Ask], Answer | None]

@@ -10,8 +10,8 @@ from typing import Any
 from tocsin.exchange.gated import Answer
 from tocsin.exchange.opening import Exchanges
 from tocsin.inprocess.httpx_exchange import BodyParts, HttpxExchange, header_fields, opened
+from tocsin.judgement.actions import Ask
 from tocsin.judgement.batching import Batcher
-from tocsin.judgement.enforcement import Ask
 from tocsin.outbound_http import send_aio
 
 

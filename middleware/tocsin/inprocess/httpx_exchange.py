@@ -19,7 +19,7 @@ from tocsin.exchange.treatment import (
 )
 from tocsin.inprocess.http_gate import HttpGate
 from tocsin.inprocess.reading import EXTENSION
-from tocsin.judgement.enforcement import Ask
+from tocsin.judgement.actions import Ask
 from tocsin.outbound_http import HttpCall, HttpTarget
 
 _OF_REQUEST_BYTES = ("content-length", "accept-encoding", "transfer-encoding")  # what changes with a longer request

@@ -9,7 +9,7 @@ from typing import Any
 from tocsin.exchange.gated import Answer
 from tocsin.exchange.opening import Exchanges
 from tocsin.inprocess.httpx_exchange import BodyParts, HttpxExchange, header_fields, opened
-from tocsin.judgement.enforcement import Ask
+from tocsin.judgement.actions import Ask
 from tocsin.outbound_http import send
 
 

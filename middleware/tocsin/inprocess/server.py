@@ -13,10 +13,9 @@ from google.protobuf.message import DecodeError
 from tocsin.inprocess.capture import Capture, text_metadata, verdicts_in, with_verdict, without_verdicts
 from tocsin.inprocess.holding import Holding, Settled
 from tocsin.inprocess.server_metadata import note_trailing, noted_context
+from tocsin.judgement.actions import Actions, Ask, Outcome
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, Outcome
-from tocsin.judgement.gate import Actions
 from tocsin.judgement.guard import Guard
 from tocsin.outbound import Sending, Target, aio_channels, channels, forward_metadata, sending_of
 from tocsin.verdict import USUAL_LIST_SIZE

@@ -12,7 +12,7 @@ from tocsin.inprocess.capture import Capture, text_metadata, with_verdict, witho
 from tocsin.inprocess.channel import GuardedCalls, SentRequest, WrappedMethod
 from tocsin.inprocess.holding import Holding
 from tocsin.inprocess.withheld import Withheld, without_verdict
-from tocsin.judgement.enforcement import Ask, Outcome
+from tocsin.judgement.actions import Ask, Outcome
 from tocsin.outbound import channels
 
 Metadata = Sequence[tuple[str, Any]] | None

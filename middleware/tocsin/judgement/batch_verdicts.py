@@ -55,7 +55,7 @@ def give_verdicts(
     for call, rows, _ in batch:
         first, at = at, at + rows
         identifier = next(names) if identifiers else ""
-        if call.late or (call.parent is not None and call.parent.late):
+        if call.is_late or (call.parent is not None and call.parent.is_late):
             late.append((call, range(first, at)))
             continue
         if isinstance(call, MessageRun):

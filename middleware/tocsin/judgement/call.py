@@ -25,8 +25,8 @@ class Call:
     """A call's messages and keys on the way in, its verdict on the way out.
 
     `request` and `response` are single gRPC messages without framing and compression. `earlier` holds the messages of a
-    stream that are judged together with `response`. `late` means that nobody waits for the verdict any more. `keys` is
-    the request metadata that judgement reads; `hint` names the model where the protocol does not; `origin` names the
+    stream that are judged together with `response`. `is_late` means that nobody waits for the verdict any more. `keys`
+    is the request metadata that judgement reads; `hint` names the model where the protocol does not; `origin` names the
     connection. `wants_request` says whether the position has to pass the request.
     """
 
@@ -34,7 +34,7 @@ class Call:
     response: bytes | None = None
     earlier: Sequence[bytes] = ()
     fault: Fault | None = None
-    late = False
+    is_late = False
     hint = ""
     origin = ""
     traceparent = ""  # the caller's traceparent

@@ -1,48 +1,57 @@
 """What to do about a judged piece of a response, the same in every position.
 
-`enforcement_steps` yields the next step and receives its outcome; the gate runs it.
+`enforcement_steps` yields the next step and receives its outcome; the gate runs it by an `Enforcement`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Sequence
-from typing import NamedTuple
 
 import grpc
 
-from tocsin.configuration.fields import Address
-from tocsin.configuration.listener import UpstreamTls
+from tocsin.judgement.actions import Ask, Judge, Outcome
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.policy import WITHHOLDS, Replacement, failed_closed
 from tocsin.verdict import Verdict
 
+log = logging.getLogger("tocsin")
 
-class Ask(NamedTuple):
-    """Send the call's request once more: to the model itself, or to `upstream`.
+EnforcementSteps = Generator[Ask | Judge, Outcome, Replacement | None]
 
-    The outcome is every message of the response: one, unless the method's responses stream. It is None when the call
-    failed, took longer than `seconds`, or answered more than may be kept.
+
+class Enforcement:
+    """What is being done about one judged piece of a response, step by step.
+
+    `waits_for` is the call that a `Judge` among the steps gives a verdict. Once there are no more steps, `replacement`
+    takes the place of the response; None: the piece goes out unchanged.
     """
 
-    call: Call
-    request: bytes
-    seconds: float
-    upstream: Address | None = None
-    tls: UpstreamTls | None = None  # towards that upstream
+    waits_for: Call | None = None
+    replacement: Replacement | None = None
 
+    def __init__(self, piece: Call, steps: EnforcementSteps) -> None:
+        self.piece = piece
+        self._steps = steps
 
-class Judge:
-    """Give this call its verdict. The outcome is None."""
-
-    __slots__ = ("call",)
-
-    def __init__(self, call: Call) -> None:
-        self.call = call
-
-
-Outcome = Sequence[bytes] | None
-EnforcementSteps = Generator[Ask | Judge, Outcome, Replacement | None]
+    def advance(self, outcome: Outcome) -> Ask | Judge | None:
+        """The next step, given the outcome of the one before; None: there are no more. A step that raises is logged,
+        and the response refused.
+        """
+        self.waits_for = None
+        try:
+            step = self._steps.send(outcome)
+        except StopIteration as done:
+            self.replacement = done.value
+            return None
+        except Exception as error:
+            log.error("model %s: acting on a verdict failed: %s: %s", self.piece.model, type(error).__name__, error)
+            self.replacement = failed_closed(self.piece.verdict)
+            return None
+        if isinstance(step, Judge):
+            self.waits_for = step.call
+        return step
 
 
 def enforcement_steps(guard: Guard, call: Call, *, partially_sent: bool, can_retry: bool) -> EnforcementSteps:

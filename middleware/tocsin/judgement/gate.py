@@ -14,18 +14,16 @@ Items are whatever the position calls a message: the gate keeps them in their or
 
 from __future__ import annotations
 
-import logging
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from tocsin.judgement.actions import END, NOTHING, Action, Actions, Ask, Judge, Outcome, Release, Replace
 from tocsin.judgement.call import Call, Fault
-from tocsin.judgement.enforcement import Ask, EnforcementSteps, Judge, Outcome, enforcement_steps
+from tocsin.judgement.enforcement import Enforcement, enforcement_steps
 from tocsin.judgement.guard import Guard
+from tocsin.judgement.held_items import HeldItems
 from tocsin.judgement.policy import Replacement, failed_closed
 from tocsin.verdict import Verdict
-
-log = logging.getLogger("tocsin")
 
 HOLDING = 0  # responses wait for verdicts
 ACTING = 1  # somebody is asked about one of them: what is judged meanwhile waits
@@ -33,37 +31,6 @@ PASSING = 2  # nothing more is judged
 DONE = 3  # everything has gone out, or something in its place
 
 SECOND_MESSAGE = "a response of one message has a second one"
-
-
-class Release:
-    """These items go on, in their order."""
-
-    __slots__ = ("items",)
-
-    def __init__(self, items: Sequence[Any]) -> None:
-        self.items = items
-
-
-class Replace:
-    """Nothing more of the response goes on: this takes its place."""
-
-    __slots__ = ("instead",)
-
-    def __init__(self, instead: Replacement) -> None:
-        self.instead = instead
-
-
-class End:
-    """Everything went on: the end of the response may follow."""
-
-    __slots__ = ()
-
-
-Action = Judge | Ask | Release | Replace | End
-Actions = Sequence[Action]
-
-NOTHING: Actions = ()
-END = End()
 
 
 class Gate:
@@ -81,11 +48,7 @@ class Gate:
     has_ended = False  # the response is complete, as far as it goes
     partially_sent = False
     late_verdict: Verdict | None = None  # the one that callers get when nobody waits for the real one any more
-    _steps: EnforcementSteps | None = None  # of what is done about `_piece`
-    _piece: Call | None = None
-    _waits_for: Call | None = None  # another answer to its request, which is being judged
-    _first = 0  # the place of the first item in the response
-    _cleared: set[int] | None = None  # places of those that may go, and wait for others
+    _enforcement: Enforcement | None = None  # what is done about a verdict
     _deferred: list[tuple[Call, bytes | None]] | None = None  # judged while somebody is asked, with their response
 
     def __init__(
@@ -96,7 +59,7 @@ class Gate:
         self.holds = holds
         self.can_retry = can_retry
         self.trusts_verdicts = trusts_verdicts
-        self._items: deque[Any] = deque()
+        self._items = HeldItems()
 
     @property
     def is_holding(self) -> bool:
@@ -162,7 +125,7 @@ class Gate:
                     actions += self._submit([call])
                 elif succeeded and not self.came:
                     self.guard.give_up(call, "no_response", "the call succeeded without a response message")
-                    if self.guard.closed(call):
+                    if self.guard.fails_closed(call):
                         return self._refuse(call)
         return [*actions, *self._ending()]
 
@@ -186,8 +149,7 @@ class Gate:
     def on_verdict(self, piece: Call) -> Actions:
         """A piece is judged: what it covers goes on, or what its verdict asks for is done."""
         if self.state == ACTING:
-            if piece is self._waits_for:
-                self._waits_for = None
+            if self._enforcement is not None and piece is self._enforcement.waits_for:
                 return self._advance(None)
             self.waiting -= 1  # what becomes of the response is not known yet
             if self._deferred is None:
@@ -211,25 +173,25 @@ class Gate:
         self.waiting = 0
         if not call.streams and call.verdict is not None:  # it is there, its bearer on the way
             return self._decide(call)
-        call.late = True
-        late = guard.late(call)
-        if guard.closed(call):
+        call.is_late = True
+        late = guard.late_verdict(call)
+        if guard.fails_closed(call):
             self.late_verdict = late
             guard.acted(call, "refused")
             return self._replace(failed_closed(late))
         if call.verdict is None:  # of a stream, what was judged in time counts
             self.late_verdict = late
-        return self._pass_the_rest()
+        return self.pass_the_rest()
 
     # -- what cannot be judged
 
     def give_up(self, reason: str, what: str, item: Any) -> Actions:
         """What has come cannot be held: it, all before it and all that follows pass, or nothing does."""
         self.guard.give_up(self.call, reason, what)
-        if self.guard.closed(self.call) or self.state == ACTING:  # what is withheld must not pass with it
+        if self.guard.fails_closed(self.call) or self.state == ACTING:  # what is withheld must not pass with it
             return self._refuse(self.call)
         self._items.append(item)
-        return self._pass_the_rest()
+        return self.pass_the_rest()
 
     def pass_unjudged(self, item: Any, what: str) -> Actions:
         """Something came that is no part of a response to be judged: it goes out behind what is, as callers would see
@@ -238,12 +200,12 @@ class Gate:
         _, (unjudged, *_) = self.call.answered_anew(None, (b"",))
         unjudged.model = self.guard.model_of(self.call)
         self.guard.give_up(unjudged, "undecodable", what)
-        if self.guard.closed(unjudged):
+        if self.guard.fails_closed(unjudged):
             return self._refuse(unjudged)
         if not self.came:
             self.call.verdict = unjudged.verdict
         if self.holds and self.state != PASSING:
-            place = self._first + len(self._items)
+            place = self._items.next_place
             self._keep(item)
             return self._release((place,))
         return self._keep(item)
@@ -253,17 +215,13 @@ class Gate:
         self.guard.acted(self.call, "refused")
         return self._replace(instead)
 
-    def pass_unread(self) -> Actions:
-        """What comes is not what this method answers, and passes as it is."""
-        return self._pass_the_rest()
-
     def close(self) -> None:
         """Nobody waits any more."""
         self.state = DONE
         self.waiting = 0
         self._items.clear()
         self._deferred = None
-        self._steps = self._piece = self._waits_for = None
+        self._enforcement = None
 
     # -- inside
 
@@ -289,7 +247,7 @@ class Gate:
             if action != "pass" and action != "flag":
                 can_retry = self.can_retry and self.request_is_whole
                 steps = enforcement_steps(self.guard, piece, partially_sent=self.partially_sent, can_retry=can_retry)
-                self._steps, self._piece = steps, piece
+                self._enforcement = Enforcement(piece, steps)
                 self.state = ACTING
                 return self._advance(None)
             self.guard.acted(piece, action)
@@ -299,25 +257,18 @@ class Gate:
 
     def _advance(self, outcome: Outcome) -> Actions:
         """Go on with what is done about a piece, and with what was judged meanwhile."""
-        piece, steps = self._piece, self._steps
-        assert piece is not None and steps is not None
-        try:
-            step = steps.send(outcome)
-        except StopIteration as done:
-            instead: Replacement | None = done.value
-        except Exception as error:
-            log.error("model %s: acting on a verdict failed: %s: %s", piece.model, type(error).__name__, error)
-            instead = failed_closed(piece.verdict)
-        else:
-            if isinstance(step, Judge):
-                self._waits_for = step.call
-            else:
+        enforcement = self._enforcement
+        assert enforcement is not None
+        step = enforcement.advance(outcome)
+        if step is not None:
+            if isinstance(step, Ask):
                 self.can_retry = False
             return (step,)
-        self._steps = self._piece = None
-        if instead is not None:
-            return self._replace(instead)
+        self._enforcement = None
+        if enforcement.replacement is not None:
+            return self._replace(enforcement.replacement)
         self.state = HOLDING
+        piece = enforcement.piece
         piece.on_forwarded()
         if not self._deferred:
             return self._release(piece.message_indices)
@@ -331,24 +282,9 @@ class Gate:
 
     def _release(self, places: Sequence[int]) -> Actions:
         """What may go and has nothing before it that may not, and the end where that is all."""
-        items = self._items
-        if not items:
+        ready = self._items.release(places)
+        if not ready:
             return self._ending() if self.has_ended else NOTHING
-        ready: Sequence[Any]
-        if len(items) == 1 and self._first in places:  # mostly so
-            self._first += 1
-            ready = (items.popleft(),)
-        else:
-            cleared, ready = self._cleared, []
-            if cleared is None:
-                cleared = self._cleared = set()
-            cleared.update(places)
-            while items and self._first in cleared:
-                cleared.discard(self._first)
-                self._first += 1
-                ready.append(items.popleft())
-            if not ready:
-                return self._ending() if self.has_ended else NOTHING
         self.partially_sent = True
         if self.has_ended and not self.waiting and not self._deferred:
             self.state = DONE
@@ -362,11 +298,11 @@ class Gate:
         self.state = DONE
         return (END,)
 
-    def _pass_the_rest(self) -> Actions:
-        """Nothing more of this call is judged."""
+    def pass_the_rest(self) -> Actions:
+        """Nothing more of this call is judged: what is held and all that comes pass as they are."""
         self.state = PASSING
         self.waiting = 0
-        items, self._items = self._items, deque()
+        items = self._items.take_all()
         if items:
             self.partially_sent = True
         if self.call.streams:

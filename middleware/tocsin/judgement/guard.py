@@ -7,21 +7,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-
 from tocsin.configuration.config import Config
 from tocsin.judgement.batch_verdicts import finite_scores, give_verdicts
 from tocsin.judgement.call import Call, StreamedCall
 from tocsin.judgement.call_plan import CallPlan
-from tocsin.judgement.call_reader import OTHER, CallReader, Read
+from tocsin.judgement.call_reader import CallReader, Read
 from tocsin.judgement.message_run import MessageRun
 from tocsin.judgement.method_plans import guarded_methods, method_plans, sends_payloads
 from tocsin.judgement.model import GuardedModel, guarded_models
+from tocsin.judgement.reporting import VerdictReporter
 from tocsin.judgement.run_reading import RunReader
-from tocsin.judgement.scoring import Scoring
 from tocsin.judgement.shadow import by_candidates
 from tocsin.judgement.sink import Scored, Sink, Sinks
-from tocsin.judgement.unscored_log import UnscoredLog
 from tocsin.protocols.method import Edit
 from tocsin.protocols.rows import Family
 from tocsin.state.opening import State
@@ -37,9 +34,10 @@ ALL_ROWS = 1 << 60  # more than there are
 class Guard:
     """Judges calls by the bundles of a configuration. Safe to use from several threads.
 
-    Made by `Guard.open`. Every verdict goes to `sinks`. `is_blocking`: judging may hold up an event loop for too long.
-    `timed`: calls record when they began and the caller's span, for sinks that make spans. With `keep`, nothing is
-    judged and no bundle is needed: each batch of one model is passed to `keep` instead.
+    Made by `Guard.open`. Every verdict goes to `sinks`; the `Sinks` of another guard are shared with it. `is_blocking`:
+    judging may hold up an event loop for too long. `timed`: calls record when they began and the caller's span, for
+    sinks that make spans. With `keep`, nothing is judged and no bundle is needed: each batch of one model is passed to
+    `keep` instead.
     """
 
     timed = False
@@ -53,16 +51,16 @@ class Guard:
         keep: Callable[[GuardedModel, Family, list[Read]], None] | None = None,
     ) -> None:
         self._keep = keep
-        self.sinks = Sinks(sinks)
+        self.sinks = sinks if isinstance(sinks, Sinks) else Sinks(sinks)
         self.state = state or State()
-        self._log = UnscoredLog()
+        self._reporter = VerdictReporter(self.sinks)
         self.reconfigure(config, models)
 
     def reconfigure(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
         """Judge by these from here on. Calls that are being judged finish by the old ones."""
         self.config = config
         self.models = dict(models)
-        self._log.forget_keyless()
+        self._reporter.follow(config, self.models)
         self.state.keep([store for model in self.models.values() for store in model.stores])
         self.methods, self._of_method = guarded_methods(self.models.values())
         self._method_plans = method_plans(config, self.methods, self._of_method)
@@ -145,7 +143,7 @@ class Guard:
         postponed: list[tuple[Call, int]] = []
         in_pieces = False  # whether there are pieces of streams among the calls
         behind: set[StreamedCall] = set()  # streams of which a piece was postponed, so that others come after it
-        reader = self._reader
+        reader, reporter = self._reader, self._reporter
         for call in calls:
             if call.parent is not None:
                 in_pieces = True
@@ -154,15 +152,15 @@ class Guard:
                 continue
             if reader.has_no_bundle and call.fault is None and call.response is not None:
                 call.model = reader.default_model
-                self._pass_unscored(call, NO_BUNDLE)  # not raised: compiled, that costs more than all else of a call
+                reporter.pass_unscored(call, NO_BUNDLE)  # not raised: compiled, that costs more than all else of a call
                 continue
             try:
                 to_score = reader.read(call)
             except Unscored as why:
-                self._pass_unscored(call, why)
+                reporter.pass_unscored(call, why)
                 continue
             except Exception as error:
-                self._pass_unscored(call, Unscored("undecodable", f"{type(error).__name__}: {error}"))
+                reporter.pass_unscored(call, Unscored("undecodable", f"{type(error).__name__}: {error}"))
                 continue
             if to_score is None:
                 continue
@@ -182,7 +180,7 @@ class Guard:
         for family, batch in batches.items():
             self._score_safely(family.model, family, batch, started)
         if in_pieces:
-            self._report_pieces(calls, postponed)
+            reporter.report_pieces(calls, postponed)
         return postponed
 
     def read_run(self, run: MessageRun) -> list[Call]:
@@ -194,35 +192,31 @@ class Guard:
         for call, pvalues in by_candidates(self.models, calls):
             self.sinks.shadowed(call, pvalues)
 
-    def pass_unread(self, call: Call) -> None:
+    def pass_without_bundle(self, call: Call) -> None:
         """Let a call pass that there is nothing to judge by, for guards that read no responses: at once, as it needs
         not wait for others to be judged with it.
         """
         call.model = self._reader.default_model
-        self._pass_alone(call, NO_BUNDLE if call.fault is None else Unscored(*call.fault))
+        self._reporter.pass_alone(call, NO_BUNDLE if call.fault is None else Unscored(*call.fault))
         call.forget()
 
     def give_up(self, call: Call, reason: str, detail: str) -> None:
         """Let a call pass unscored, for a reason that the position found."""
         call.model = call.model or self._reader.default_model
-        self._pass_alone(call, Unscored(reason, detail))
+        self._reporter.pass_alone(call, Unscored(reason, detail))
 
-    def late(self, call: Call) -> Verdict:
+    def late_verdict(self, call: Call) -> Verdict:
         """The verdict that callers see when the scoring budget is spent. The real one is counted when it arrives."""
         call.model = self.model_of(call)
-        return Verdict(call.model, call.version, unscored="late", action="block" if self.closed(call) else None)
+        return Verdict(call.model, call.version, unscored="late", action=self._reporter.action_unscored(call))
 
     def acted(self, call: Call, action: str) -> None:
         """Report what was done to a call in enforce: one of `verdict.ACTIONS`, or `refused` when it failed closed."""
         self.sinks.acted(call, action)
 
-    def closed(self, call: Call) -> bool:
-        """Whether a call that could not be scored must not pass."""
-        if self.config.mode != "enforce":
-            return False
-        model = self.models.get(call.model)
-        configured = model.config.fail if model is not None else None
-        return (configured or self.config.fail) == "closed"
+    def fails_closed(self, call: Call) -> bool:
+        """Whether a call that cannot be scored must not pass."""
+        return self._reporter.fails_closed(call)
 
     def budget(self, call: Call) -> float:
         """How many seconds a call may wait for its verdict."""
@@ -243,20 +237,20 @@ class Guard:
         if isinstance(call, StreamedCall) and not call.is_closed:
             call.is_closed = True
             if not call.pending:
-                self._end_sessions(call)
+                self._reporter.end_sessions(call)
 
     def end_silent_sessions(self) -> None:
         """End the sessions that have been silent for too long. A timer calls this, with or without traffic."""
         for model in list(self.models.values()):
             if model.scoring is not None:
-                self._report_ended(model.name, model.scoring, model.scoring.judge.silent())
+                self._reporter.report_ended(model.name, model.scoring, model.scoring.judge.silent())
 
     def _score_safely(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         try:
             self._score(model, family, batch, started)
         except Exception as error:
             for call, _, _ in batch:
-                self._pass_unscored(call, Unscored("scorer_error", f"{type(error).__name__}: {error}"))
+                self._reporter.pass_unscored(call, Unscored("scorer_error", f"{type(error).__name__}: {error}"))
 
     def _score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         """Score and judge one model's batch, and report it. `started`: when reading it began (time.perf_counter)."""
@@ -278,14 +272,13 @@ class Guard:
                 return
             if not isinstance(error, Unscored):
                 raise
-            self._pass_unscored(batch[0][0], error)
+            self._reporter.pass_unscored(batch[0][0], error)
             return
         judged = scoring.judge(scores, batch, model, signals)
-        if judged.keyless != (0, 0):
-            self._log.warn_keyless(model.name, model.config, judged.keyless)
+        self._reporter.warn_keyless(model, judged.keyless)
         calls, late = give_verdicts(scoring, model.policy, batch, judged)
         for call, _ in late:
-            self._pass_unscored(call, Unscored("late", "the verdict missed the scoring budget"))
+            self._reporter.pass_unscored(call, Unscored("late", "the verdict missed the scoring budget"))
         if calls or judged.ended:
             seconds = time.perf_counter() - started
             report = Scored(
@@ -301,43 +294,3 @@ class Guard:
                 family.shapes,
             )
             self.sinks.scored(report.without({row for _, rows in late for row in rows}) if late else report)
-
-    def _pass_unscored(self, call: Call, why: Unscored) -> None:
-        model = call.model or OTHER
-        call.verdict = Verdict(model, call.version, unscored=why.reason, action="block" if self.closed(call) else None)
-        self.sinks.unscored(call)
-        self._log.warn_unscored(call, call.verdict, why)
-
-    def _pass_alone(self, call: Call, why: Unscored) -> None:
-        """A call passes unscored, judged with no others."""
-        self._pass_unscored(call, why)
-        self._report_piece(call)
-
-    def _report_pieces(self, calls: Sequence[Call], postponed: Sequence[tuple[Call, int]]) -> None:
-        """Pieces of streams among the calls have their verdicts, but for those that were postponed."""
-        waiting = {id(call) for call, _ in postponed}
-        for call in calls:
-            if id(call) not in waiting:
-                self._report_piece(call)
-
-    def _report_piece(self, call: Call) -> None:
-        """Where a call is a piece of a stream, the stream learns its verdict, and may be complete with it."""
-        parent = call.parent
-        if parent is not None:
-            if isinstance(call, MessageRun):
-                call.tell_stream()
-            else:
-                parent.on_piece_judged(call)
-            if parent.is_closed and not parent.pending:
-                self._end_sessions(parent)
-
-    def _end_sessions(self, call: StreamedCall) -> None:
-        """A stream has ended: end the sessions that its sequences are."""
-        model = self.models.get(call.model)
-        if model is not None and model.scoring is not None and model.streams_are_sessions:
-            self._report_ended(model.name, model.scoring, model.end_sessions(call))
-
-    def _report_ended(self, name: str, scoring: Scoring, ended: list[str | None]) -> None:
-        if ended:
-            none = np.empty((0, len(scoring.scorer.detectors)), np.float32)
-            self.sinks.scored(Scored(name, [], none, 0.0, ended=ended))

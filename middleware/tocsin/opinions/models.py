@@ -69,8 +69,7 @@ class OpinionJudge:
     """Judges scores by their promises, and reports them to `sinks` as those of models of their own."""
 
     def __init__(self, config: Config, models: Mapping[str, GuardedModel], sinks: Sinks) -> None:
-        self._guard = Guard(_config_of(config, models), models, state=State())
-        self._guard.sinks = sinks
+        self._guard = Guard(_config_of(config, models), models, sinks, State())
 
     def follow(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
         """Judge by these models from here on."""

@@ -10,7 +10,7 @@ two tensors of one name, a tensor's values beside raw contents or in several typ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -19,7 +19,7 @@ from tocsin.protocols.datatypes import DTYPES
 from tocsin.protocols.descriptors import message_class
 from tocsin.protocols.layouts import encoded_varint, fields_with_length
 from tocsin.protocols.method import AnsweredRequest
-from tocsin.protocols.rows import KEPT_LAYOUTS
+from tocsin.protocols.oip_layouts import SHARED_MEMORY_PARAMETER, TensorMessage, TensorSingle, layouts, require_single
 from tocsin.unscored import Unscored
 
 Request = message_class("open_inference", "inference.ModelInferRequest")
@@ -30,10 +30,8 @@ StreamResponse = message_class("open_inference", "inference.ModelStreamInferResp
 StreamEnvelope = message_class("open_inference", "inference.ModelStreamInferResponseEnvelope")
 Single = message_class("open_inference", "inference.ModelInferSingle")
 StreamSingle = message_class("open_inference", "inference.ModelStreamInferSingle")
-TensorSingle = message_class("open_inference", "inference.InferTensorSingle")
 
 FINAL_PARAMETER = "triton_final_response"  # the parameter by which Triton tells a request's last response
-SHARED_MEMORY_PARAMETER = "shared_memory_region"  # the parameter of a tensor whose values are not in the message
 
 _INFER_RESPONSE = StreamResponse.DESCRIPTOR.fields_by_name["infer_response"].number
 _RAW_INPUT_CONTENTS = Request.DESCRIPTOR.fields_by_name["raw_input_contents"].number
@@ -41,10 +39,6 @@ _RAW_OUTPUT_CONTENTS = Response.DESCRIPTOR.fields_by_name["raw_output_contents"]
 
 CHEAP_MESSAGE = 65_536  # bytes of a message that is cheaply written again, or parsed with all of its contents
 MOST_FIELDS = 256  # of a larger one whose contents are left where they are
-MAX_DESCRIPTIONS, MAX_MEMORY = (
-    16_384,
-    4_194_304,
-)  # bytes of a message's tensor descriptions, and of all that are remembered
 
 _TYPED = {
     "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
@@ -53,87 +47,6 @@ _TYPED = {
 }  # fmt: skip
 
 
-class Tensor(NamedTuple):
-    """The description of one tensor of a message: its index among the raw contents, type and shape."""
-
-    position: int
-    datatype: str
-    shape: tuple[int, ...]
-
-
-class TensorLayout:
-    """The tensors of a message by name. Messages with equal descriptions share one layout object, where those are small
-    enough to be `remembered`. `contents` is how many raw contents such a message has.
-    """
-
-    __slots__ = ("contents", "remembered", "side", "tensors")
-
-    def __init__(self, side: str, tensors: dict[str, Tensor], contents: int, remembered: bool) -> None:
-        self.side = side
-        self.tensors = tensors
-        self.contents = contents
-        self.remembered = remembered
-
-    def tensor(self, name: str) -> Tensor:
-        """The tensor of that name. Raises Unscored `missing_signal`, listing the tensors that exist."""
-        try:
-            return self.tensors[name]
-        except KeyError:
-            names = ", ".join(f"'{n}' {t.datatype} {list(t.shape)}" for n, t in self.tensors.items()) or "none"
-            raise Unscored(
-                "missing_signal", f"the {self.side} has no tensor named '{name}' (it has: {names})"
-            ) from None
-
-
-class TensorMessage:
-    """One ModelInfer message: its model, the layout of its tensors, and the raw contents in that order."""
-
-    __slots__ = ("empty", "layout", "model", "raw", "version")
-
-    is_summary: ClassVar[bool] = False
-    sequence: ClassVar[int] = 0
-
-    def __init__(self, model: str, version: str, layout: TensorLayout, raw: Any) -> None:
-        self.model = model
-        self.version = version
-        self.layout = layout
-        self.raw = raw  # a sequence of bytes
-        self.empty = False
-
-
-class LayoutCache:
-    """The remembered layouts by their descriptions, bounded in number and in bytes of descriptions."""
-
-    def __init__(self) -> None:
-        self.layouts: dict[tuple[object, ...], TensorLayout] = {}
-        self.held = 0
-
-    def learn(self, key: tuple[object, ...], size: int, side: str, tensors: Any, described: Any) -> TensorLayout:
-        """The layout of a new description of `size` bytes: `tensors` parsed, and `described` in bytes.
-
-        Raises Unscored `undecodable` where tensors would be read differently by others.
-        """
-        for described_tensor in described:
-            _require_single(TensorSingle, described_tensor, f"a tensor of the {side}")
-        by_name: dict[str, Tensor] = {}
-        position = 0
-        for tensor in tensors:
-            if tensor.name in by_name:
-                raise Unscored("undecodable", f"the {side} has two tensors named '{tensor.name}'")
-            elsewhere = side == "request" and SHARED_MEMORY_PARAMETER in tensor.parameters
-            by_name[tensor.name] = Tensor(-1 if elsewhere else position, tensor.datatype, tuple(tensor.shape))
-            position += 0 if elsewhere else 1
-        layout = TensorLayout(side, by_name, position, size <= MAX_DESCRIPTIONS)
-        if layout.remembered:
-            if len(self.layouts) >= KEPT_LAYOUTS or self.held + size > MAX_MEMORY:
-                self.layouts.clear()
-                self.held = 0
-            self.layouts[key] = layout
-            self.held += size
-        return layout
-
-
-layouts = LayoutCache()
 _known_layouts = layouts.layouts
 
 
@@ -150,7 +63,7 @@ def read_response(content: bytes) -> TensorMessage:
         raise _undecodable("response", error) from None
     size = len(content)
     if size > CHEAP_MESSAGE or envelope.ByteSize() != size:
-        _require_single(Single, content, "the response")
+        require_single(Single, content, "the response")
     if not raw:
         raw = envelope.raw_output_contents
     layout = _known_layouts.get(tuple(envelope.outputs[:])) if raw else None  # a slice is quicker than to iterate
@@ -268,7 +181,7 @@ def _envelope(kind: Any, content: bytes, side: str, single: Any = Single) -> Any
     except DecodeError as error:
         raise _undecodable(side, error) from None
     if len(content) > CHEAP_MESSAGE or envelope.ByteSize() != len(content):
-        _require_single(single, content, f"the {side}")
+        require_single(single, content, f"the {side}")
     return envelope
 
 
@@ -323,14 +236,7 @@ def _read_typed(kind: Any, side: str, field: str, content: bytes, described: Any
         layout = layouts.learn(key, size, side, tensors, described)
     else:
         for described_tensor in described:
-            _require_single(TensorSingle, described_tensor, f"a tensor of the {side}")
+            require_single(TensorSingle, described_tensor, f"a tensor of the {side}")
     if layout.contents != len(raw):  # those in shared memory have none
         raw = [values for values, t in zip(raw, tensors, strict=True) if SHARED_MEMORY_PARAMETER not in t.parameters]
     return TensorMessage(message.model_name, message.model_version, layout, raw)
-
-
-def _require_single(kind: Any, content: bytes, whose: str) -> None:
-    """Raises Unscored `undecodable` where a message has a field twice that it has once."""
-    for field, values in kind.FromString(content).ListFields():
-        if len(values) > 1:
-            raise Unscored("undecodable", f"{whose} is several messages, or has the field '{field.name}' twice")

@@ -15,6 +15,7 @@ from tocsin.protocols.datatypes import item_size
 from tocsin.protocols.field_paths import text_at
 from tocsin.protocols.message_filling import filled_message, require_fields
 from tocsin.protocols.method import AnsweredRequest, Opened
+from tocsin.protocols.oip_layouts import TensorLayout, TensorMessage
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Reading, Shapes, one_count
 from tocsin.unscored import Unscored
@@ -128,8 +129,8 @@ class TensorReader:
         self._paths = [(name, path.side, path.path.partition(".")[2]) for name, path in signals.items()]
         self._wants_request = any(side == "request" for _, side, _ in self._paths)
         self._shapes = shapes
-        self._plans: dict[tuple[oip.TensorLayout, oip.TensorLayout], TensorPlan] = {}
-        self._plans_of_responses: dict[oip.TensorLayout, TensorPlan] = {}  # where no signal is the request's
+        self._plans: dict[tuple[TensorLayout, TensorLayout], TensorPlan] = {}
+        self._plans_of_responses: dict[TensorLayout, TensorPlan] = {}  # where no signal is the request's
 
     def read(self, opened: Sequence[Opened], request: bytes | None) -> Reading:
         """Rows, family and raw contents of a response; of several, their rows together. Raises Unscored."""
@@ -152,7 +153,7 @@ class TensorReader:
             raise Unscored("shape", f"a tensor holds {held} bytes where its shape says {size}")
         return plan.rows, plan.family, raws
 
-    def places(self, opened: oip.TensorMessage, content: bytes) -> Places | None:
+    def places(self, opened: TensorMessage, content: bytes) -> Places | None:
         """Where a response's tensors are among its bytes; all but raw contents is its structure."""
         plan = self._plans_of_responses.get(opened.layout)
         if plan is None:
@@ -165,7 +166,7 @@ class TensorReader:
             mask[start:stop] = bytes(stop - start)
         return Places(bytes(mask), [[contents[position]] for position in plan.positions])
 
-    def _plan(self, response: oip.TensorLayout, request: oip.TensorLayout | None) -> TensorPlan:
+    def _plan(self, response: TensorLayout, request: TensorLayout | None) -> TensorPlan:
         """Where the signals' tensors are in responses of this layout, and how many rows. Raises Unscored."""
         positions, of_request, sizes, signals, counts = [], [], [], [], {}
         for signal, side, name in self._paths:

@@ -8,7 +8,7 @@ from tocsin.http2.frames import END_STREAM
 from tocsin.http2.headers import CONTENT_LENGTH, HeaderError, remove_header
 from tocsin.judgement.call import Call
 from tocsin.relay.holding import HeldStream
-from tocsin.relay.stream import StreamHost
+from tocsin.relay.stream_host import StreamHost
 from tocsin.relay.windows import Windows
 from tocsin.unscored import Unscored
 

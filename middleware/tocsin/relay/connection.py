@@ -1,47 +1,39 @@
-"""A client's connection and its upstream connection, with the same stream ids on both."""
+"""A client's connection and its upstream connection: how they begin, what is written to them, and how they end."""
 
 from __future__ import annotations
 
 import asyncio
 
 from tocsin.http2 import frames
-from tocsin.http2.frames import ACK, SETTINGS, FrameError, StreamError
-from tocsin.judgement.batching import MOST_WAITING, VerdictCallback
+from tocsin.http2.frames import ACK, SETTINGS, FrameError
+from tocsin.judgement.batching import VerdictCallback
 from tocsin.judgement.call import Call
+from tocsin.relay.connection_streams import ConnectionStreams
 from tocsin.relay.context import RelayContext
-from tocsin.relay.endpoint import Endpoint, EndpointHost
+from tocsin.relay.endpoint import Endpoint
+from tocsin.relay.goaway import GoawayLimit
 from tocsin.relay.listening import Port
-from tocsin.relay.local_reply import refused_trailers, unavailable_trailers
-from tocsin.relay.stream import Stream
+from tocsin.relay.local_reply import unavailable_trailers
+from tocsin.relay.scorer_queue import ScorerQueue
 from tocsin.relay.tls import connecting_fault
 from tocsin.verdict import USUAL_LIST_SIZE
 
 REFUSAL_TIMEOUT = 1.0  # seconds in which a client whose upstream is down may still ask, to be told why
 REFUSAL_LINGER = 0.1  # seconds to let it read the answer
-MOST_JUDGING = MOST_WAITING // 4  # responses of one connection that may wait for the scorer
 CUT_OFF_LINGER = 1.0  # seconds to let a client read why it is cut off
-MAX_CLOSED_STREAMS = 1_024  # streams ended by the relay, of which frames may still come
 
 
-class Connection(EndpointHost):
-    """Both sides, the streams between them, and how they end. There are two kinds: where bytes pass as they come
-    (`transparent`), flow control is left to the peers; where responses are held or changed (`managed`), the relay does
-    it itself.
-    """
-
-    downstream: Endpoint
-    upstream: Endpoint
+class Connection(ConnectionStreams):
+    """Both sides of a connection: how they begin, what is written to them, and how they end."""
 
     def __init__(self, context: RelayContext, port: Port) -> None:
-        self.context = context
+        super().__init__(context)
         self.listener = port.listener
         self.upstream_address = port.listener.upstream
         self.upstream_tls = port.listener.upstream_tls
         self.model = port.listener.model
         self.name = context.name_connection()
         self._port = port
-        self.streams: dict[int, Stream] = {}
-        self.closed_streams: dict[int, bool] = {}  # streams that the relay has ended itself
         self.memory = context.memory.open(self._evicted)
         self.largest_frame = frames.DEFAULT_MAX_FRAME_SIZE
         self.largest_list = USUAL_LIST_SIZE
@@ -53,60 +45,19 @@ class Connection(EndpointHost):
         self._draining = False
         self._goaway_owed = False
         self._connecting: asyncio.Task[None] | None = None
-        self.last_stream = 0
-        self._last_goaway = frames.LAST_STREAM  # that the client has been told
+        self.goaway = GoawayLimit()
         self._is_cut_off = False
-        self._judging = 0  # responses that wait for the scorer in a thread
+        self._scorer_queue = ScorerQueue(context, self.memory)
         self._held_after_loss: set[int] = set()  # calls that wait for verdicts, while the upstream is gone
-        self.data_frames = 0  # in either direction, of guarded calls and others
-        self.pings_to_client = 0  # which it has not answered yet
-
-    # -- what the two kinds do differently
-
-    def stream_of(self, stream_id: int, call: Call | None, *, asks: bool) -> Stream:
-        """A new stream. `asks`: its request may be changed to ask for more."""
-        raise NotImplementedError
-
-    def put_after_data(self, stream_id: int, frame: bytes) -> None:
-        """Write a frame of a stream to the client, after its DATA."""
-        raise NotImplementedError
-
-    @property
-    def responses_wait(self) -> bool:
-        """Whether something waits for the client's windows."""
-        return False
-
-    @property
-    def requests_wait(self) -> bool:
-        """Whether something waits for the upstream's windows."""
-        return False
-
-    @property
-    def may_write_on(self) -> bool:
-        """Whether something waits only for the client's socket."""
-        return False
-
-    def on_stream_closed(self, stream_id: int) -> None:
-        """A stream has ended."""
-
-    def on_stream_unwanted(self, stream_id: int) -> None:
-        """The client needs nothing more of a stream."""
-
-    def on_client_gone(self) -> None:
-        """Nothing is written to the client any more."""
 
     # -- beginning
-
-    @property
-    def open_streams(self) -> int:
-        return len(self.streams)
 
     @property
     def is_greeted(self) -> bool:
         return self.downstream.greeted
 
     def leads_to(self, port: object) -> bool:
-        return port is self._port and self.upstream.transport is not None and not self.upstream.closed
+        return port is self._port and self.upstream.transport is not None and not self.upstream.is_closed
 
     def on_connected(self, transport: asyncio.BaseTransport) -> None:
         """The client has connected: connect to the upstream."""
@@ -127,28 +78,16 @@ class Connection(EndpointHost):
             why = self.context.descriptors.explain(error) or f"upstream {upstream} cannot be reached"
             self.refuse(f"{why}: {connecting_fault(error)}")
         else:
-            if self.downstream.closed:
+            if self.downstream.is_closed:
                 self.upstream.close()
             elif self.downstream.transport is not None:
                 self.downstream.transport.resume_reading()
 
     # -- streams
 
-    def begin(self, stream_id: int, call: Call | None, *, asks: bool) -> Stream:
-        """A stream's first HEADERS have come. `asks`: its request may be changed to ask for more."""
-        if stream_id > self.last_stream:
-            self.last_stream = stream_id
-        self.context.calls[call is not None] += 1
-        stream = self.streams[stream_id] = self.stream_of(stream_id, call, asks=asks)
-        return stream
-
     def end(self, stream_id: int) -> None:
-        """A stream has ended in both directions, or was reset."""
-        stream = self.streams.pop(stream_id, None)
-        if stream is None:
+        if not self.close_stream(stream_id):
             return
-        stream.drop()
-        self.on_stream_closed(stream_id)
         if stream_id in self._held_after_loss:
             self._held_after_loss.discard(stream_id)
             if not self._held_after_loss:  # not now: what this turn has to say of the stream may not be said yet
@@ -159,59 +98,10 @@ class Connection(EndpointHost):
                 # Not now: what this turn has read may not be written yet.
                 asyncio.get_running_loop().call_soon(self.close_when_idle)
 
-    def on_stream_reset(self, stream_id: int) -> None:
-        """The client has reset a stream: drop what waits for it."""
-        self.on_stream_unwanted(stream_id)
-        self.end(stream_id)
-
     def on_response_done(self, stream_id: int) -> None:
         self.end(stream_id)
-        if self.upstream.closed:
+        if self.upstream.is_closed:
             self.upstream_lost("")
-
-    def replaced(self, stream_id: int, *, upstream_ended: bool) -> None:
-        self.mark_closed(stream_id)
-        if not upstream_ended:
-            self.upstream.put(frames.reset(stream_id, frames.CANCEL))
-            self.upstream.write()
-        self.on_response_done(stream_id)
-        self.request_flush()
-
-    def refuse_stream(self, stream_id: int, status: str, reason: str, *, ended: bool) -> None:
-        """Answer a new stream without the upstream."""
-        self.last_stream = max(self.last_stream, stream_id)
-        answer = refused_trailers(stream_id, status, reason)
-        if not ended:
-            self.mark_closed(stream_id)
-            answer += frames.reset(stream_id, frames.NO_ERROR)
-        self.downstream.reply(answer)
-        self.request_flush()
-
-    def end_faulty_stream(self, side: Endpoint, error: StreamError) -> None:
-        self.context.not_understood["malformed"] += 1
-        self.mark_closed(error.stream)
-        side.reply(frames.reset(error.stream, error.code))
-        side.peer.put(frames.reset(error.stream, frames.CANCEL))
-        self.on_stream_reset(error.stream)
-        side.write()
-
-    def is_new(self, stream_id: int) -> bool:
-        """Whether a stream of that id may begin: ids are odd and grow. Raises FrameError where it cannot be one."""
-        if not stream_id & 1:
-            raise FrameError(frames.PROTOCOL_ERROR, f"a client begins stream {stream_id}")
-        return stream_id > self.last_stream
-
-    def check_begun(self, stream_id: int) -> None:
-        """Raises FrameError where a client sends a frame of a stream that it has not begun."""
-        if stream_id > self.last_stream or not stream_id & 1:
-            raise FrameError(frames.PROTOCOL_ERROR, f"a frame of stream {stream_id}, which has not begun")
-
-    def mark_closed(self, stream_id: int) -> None:
-        """The relay has ended a stream itself: later frames of it are ignored."""
-        self.last_stream = max(self.last_stream, stream_id)
-        self.closed_streams[stream_id] = True
-        if len(self.closed_streams) > MAX_CLOSED_STREAMS:
-            del self.closed_streams[next(iter(self.closed_streams))]
 
     # -- judging and writing
 
@@ -219,39 +109,13 @@ class Connection(EndpointHost):
         context = self.context
         batcher = context.batcher
         if not batcher.inline:
-            self._submit_with_others(call, waiting)
+            self._scorer_queue.submit(call, waiting)
             return False
         batcher.submit(call, waiting)
         if not self._deferred and context.annotates:
             self._deferred = True
             context.after_flush.append(self)
         return True
-
-    def _submit_with_others(self, call: Call, waiting: VerdictCallback) -> None:
-        """Judge a response that waits for its turn. One connection may not fill the queue that all share."""
-        size = call.size
-        if self._judging >= MOST_JUDGING:
-            fault = "queue_full", f"{MOST_JUDGING:,} responses of one connection wait for the scorer already"
-        elif self.memory.lacks_room:
-            fault = "memory", "a response that waits for the scorer was not kept"
-        else:
-            self._judging += 1
-            self.memory.charge(size)
-            self.context.batcher.submit(call, Queued(self, waiting, size))
-            return
-        self.context.guard.give_up(call, *fault)
-        asyncio.get_running_loop().call_soon(waiting.judged, call)
-
-    def on_judged(self, size: int) -> None:
-        """A response of that size, which waited for its turn, has its verdict."""
-        self._judging -= 1
-        self.memory.release(size)
-
-    def release_trailers(self, stream_id: int, held: list[bytes]) -> None:
-        for frame in held:
-            self.put_after_data(stream_id, frame)
-        self.on_response_done(stream_id)
-        self.request_flush()
 
     def request_flush(self) -> None:
         if not self._deferred:
@@ -268,7 +132,7 @@ class Connection(EndpointHost):
         if side is self.downstream:
             if self._goaway_owed and self.upstream.between_frames:
                 self._goaway_owed = False
-                side.out.append(self._goaway(frames.LAST_STREAM, frames.NO_ERROR, "draining"))
+                side.out.append(self.goaway.frame(frames.LAST_STREAM, frames.NO_ERROR, "draining"))
             if self._deferred:
                 return
         side.write()
@@ -290,7 +154,7 @@ class Connection(EndpointHost):
         if self.downstream.greeted:
             self.greet_refused()
         self.downstream.write()
-        if self.downstream.transport is not None and not self.downstream.closed:
+        if self.downstream.transport is not None and not self.downstream.is_closed:
             self.downstream.transport.resume_reading()
         asyncio.get_running_loop().call_later(REFUSAL_TIMEOUT, self.close)
 
@@ -306,7 +170,7 @@ class Connection(EndpointHost):
         self._answer_unavailable()
         if self.streams:
             return  # their responses wait for verdicts, and then go out
-        self.downstream.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "upstream is unavailable"))
+        self.downstream.out.append(self.goaway.frame(self.last_stream, frames.NO_ERROR, "upstream is unavailable"))
         asyncio.get_running_loop().call_later(REFUSAL_LINGER, self.close)
 
     def _answer_unavailable(self) -> None:
@@ -325,7 +189,7 @@ class Connection(EndpointHost):
 
     def upstream_lost(self, reason: str) -> None:
         """The upstream has closed: when nothing waits any more, end the open calls and close the client's side."""
-        if self.downstream.closed or self._held_after_loss:
+        if self.downstream.is_closed or self._held_after_loss:
             return
         if self.streams and self.upstream.between_frames and not self.is_passthrough:
             self.upstream_error = reason or f"upstream {self.upstream_address} closed the connection"
@@ -334,7 +198,7 @@ class Connection(EndpointHost):
                 self._held_after_loss = set(self.streams)
                 self.flush(self.downstream)
                 return
-            self.downstream.put(self._goaway(self.last_stream, frames.NO_ERROR, "upstream closed"))
+            self.downstream.put(self.goaway.frame(self.last_stream, frames.NO_ERROR, "upstream closed"))
         self._deferred = False
         if self.responses_wait and self.upstream.between_frames:
             self.downstream.write()
@@ -342,7 +206,7 @@ class Connection(EndpointHost):
         self.downstream.close()
 
     def drain(self) -> None:
-        if self._draining or self.downstream.closed:
+        if self._draining or self.downstream.is_closed:
             return
         self._draining = True
         if self.is_passthrough:
@@ -361,24 +225,10 @@ class Connection(EndpointHost):
         self.context.not_understood["malformed"] += 1
         if side.peer.between_frames:
             if side is self.downstream:
-                side.out.append(self._goaway(self.last_stream, error.code, f"{error}"))
+                side.out.append(self.goaway.frame(self.last_stream, error.code, f"{error}"))
             else:
                 side.out.append(frames.goaway(0, error.code, f"{error}"))
         self.close()
-
-    def _goaway(self, last_stream: int, code: int, message: str) -> bytes:
-        """A GOAWAY for the client, which never names a later stream than one before it."""
-        self._last_goaway = min(self._last_goaway, last_stream)
-        return frames.goaway(self._last_goaway, code, message)
-
-    def goaway_from_upstream(self, frame: bytes) -> bytes | None:
-        """The upstream takes no more streams; what to hand on in its place, None for the same bytes."""
-        last = int.from_bytes(frame[frames.HEADER_SIZE : frames.HEADER_SIZE + 4], "big") & frames.LAST_STREAM
-        if last <= self._last_goaway:
-            self._last_goaway = last
-            return None
-        start = frames.HEADER_SIZE
-        return frame[:start] + self._last_goaway.to_bytes(4, "big") + frame[start + 4 :]
 
     def _evicted(self) -> None:
         self.cut_off("memory", "more is kept for this connection than there is memory for")
@@ -398,7 +248,7 @@ class Connection(EndpointHost):
         if self.downstream.is_paused or not self.upstream.between_frames or client.is_closing():
             client.abort()
             return
-        client.write(self._goaway(self.last_stream, frames.ENHANCE_YOUR_CALM, reason))
+        client.write(self.goaway.frame(self.last_stream, frames.ENHANCE_YOUR_CALM, reason))
         client.close()
         asyncio.get_running_loop().call_later(CUT_OFF_LINGER, client.abort)
 
@@ -413,12 +263,12 @@ class Connection(EndpointHost):
             return  # a client that has left can open no window, but the socket may still take something
         if self._draining and self.upstream.between_frames:
             # Names the last stream that was served, so that a client may safely send later ones elsewhere.
-            self.downstream.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "draining"))
+            self.downstream.out.append(self.goaway.frame(self.last_stream, frames.NO_ERROR, "draining"))
         self.close()
 
     def close_if_left(self) -> None:
         """Nothing waits for the client any more: close, where that was all that kept the connection open."""
-        if self.upstream.closed:
+        if self.upstream.is_closed:
             self.upstream_lost("")
         elif not self.streams and (self._draining or self.downstream.half_closed):
             asyncio.get_running_loop().call_soon(self.close_when_idle)
@@ -439,7 +289,7 @@ class Connection(EndpointHost):
         if self._connecting is not None:
             self._connecting.cancel()
         self.upstream.close()
-        if self.upstream.closed or (self.upstream_error and self.upstream.transport is None):
+        if self.upstream.is_closed or (self.upstream_error and self.upstream.transport is None):
             self.break_cycle()
 
     def break_cycle(self) -> None:
@@ -448,19 +298,3 @@ class Connection(EndpointHost):
         """
         self.downstream.break_cycle()
         self.upstream.break_cycle()
-
-
-class Queued:
-    """A response that waits for its turn with the scorer, and the memory that it takes meanwhile."""
-
-    __slots__ = ("_connection", "_size", "_waiting")
-
-    def __init__(self, connection: Connection, waiting: VerdictCallback, size: int) -> None:
-        self._connection = connection
-        self._waiting = waiting
-        self._size = size
-
-    def judged(self, call: Call) -> None:
-        """The call has its verdict."""
-        self._connection.on_judged(self._size)
-        self._waiting.judged(call)

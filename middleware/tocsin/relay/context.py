@@ -138,9 +138,9 @@ class RelayContext:
         """A name for a new connection, unique in this process."""
         return f"connection {next(self._names)}"
 
-    def limit(self, call: Call, late: Callable[[], None]) -> asyncio.TimerHandle:
-        """Call `late` when the scoring budget of a waiting response is spent."""
-        return asyncio.get_running_loop().call_later(self.guard.budget(call), late)
+    def limit(self, call: Call, on_deadline: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call `on_deadline` when the scoring budget of a waiting response is spent."""
+        return asyncio.get_running_loop().call_later(self.guard.budget(call), on_deadline)
 
     def flushed(self) -> None:
         """A batch is judged."""

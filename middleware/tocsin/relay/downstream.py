@@ -117,7 +117,7 @@ class Downstream(Endpoint):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone."""
-        self.closed = True
+        self.is_closed = True
         self.connection.on_downstream_closed()
 
     def break_cycle(self) -> None:

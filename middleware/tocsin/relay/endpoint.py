@@ -6,10 +6,10 @@ import asyncio
 from typing import cast
 
 from tocsin.http2 import frames
-from tocsin.http2.flow_control import SendWindow
 from tocsin.http2.frames import FrameError, StreamError
+from tocsin.http2.send_window import SendWindow
 from tocsin.http2.splitter import FrameSplitter
-from tocsin.relay.stream import StreamHost
+from tocsin.relay.stream_host import StreamHost
 
 MOST_UNREAD = 1 << 20  # bytes of the relay's own answers that a peer which does not read them may leave waiting
 MAX_JOINED_PIECES, MAX_JOINED_BYTES = (
@@ -61,7 +61,7 @@ class Endpoint(FrameSplitter):
         self.out: list[bytes] = []
         self.waiting: list[bytes] = []
         self.send_window: SendWindow | None = None
-        self.closed = False
+        self.is_closed = False
         self.half_closed = False  # the peer writes no more
         self.greeted = False  # it has said what it speaks
         self.is_paused = False  # it does not read what was written
@@ -78,7 +78,7 @@ class Endpoint(FrameSplitter):
         """Bytes from the socket."""
         host, peer = self._host, self.peer
         try:
-            self.cut(data, peer.out, peer.largest_frame)
+            self.split(data, peer.out, peer.largest_frame)
         except FrameError as error:
             host.abort(self, error)
             return
@@ -163,7 +163,7 @@ class Endpoint(FrameSplitter):
 
     def _go_on(self) -> None:
         """The socket has taken what was written: more may follow."""
-        if not self.closed:
+        if not self.is_closed:
             self._host.caught_up(self)
 
     def pause_writing(self) -> None:

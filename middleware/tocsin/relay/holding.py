@@ -9,15 +9,16 @@ from contextlib import suppress
 
 from tocsin.grpc_wire.deframer import MessageDeframer, framed, whole_message
 from tocsin.http2 import frames
+from tocsin.judgement.actions import END, Actions, Ask, Judge, Outcome, Release, Replace
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, Judge, Outcome
-from tocsin.judgement.gate import DONE, END, PASSING, Actions, Gate, Release, Replace
+from tocsin.judgement.gate import DONE, PASSING, Gate
 from tocsin.judgement.policy import Replacement, not_grpc
 from tocsin.protocols.method import Edit
 from tocsin.relay.local_reply import replacement_trailers
 from tocsin.relay.response_block import ResponseBlock, unread_response_block
 from tocsin.relay.retrier import CallRoute
-from tocsin.relay.stream import Stream, StreamHost
+from tocsin.relay.stream import Stream
+from tocsin.relay.stream_host import StreamHost
 from tocsin.relay.windows import Windows
 from tocsin.unscored import Unscored
 
@@ -59,14 +60,14 @@ class HeldStream(Stream):
 
     # -- what the upstream sends
 
-    def pass_unread(self, block: ResponseBlock) -> bool:
+    def on_foreign_response(self, block: ResponseBlock) -> bool:
         call, gate = self.guarded, self.gate
         self._count_unread(call, block)
-        if self._context.guard.closed(call):
+        if self._context.guard.fails_closed(call):
             self._do(gate.replace(not_grpc(block.http_status, block.foreign, call.verdict)))
             return True
         self._unread = True
-        self._do(gate.pass_unread())
+        self._do(gate.pass_the_rest())
         self._pass_unfinished()
         return False
 
@@ -167,7 +168,7 @@ class HeldStream(Stream):
         if self._response is not None and gate.state != PASSING:
             rest = self._response.unfinished()
             # of a call that failed, the status tells that it did
-            if rest and (status in ("0", "") or not self._context.guard.closed(self.guarded)):
+            if rest and (status in ("0", "") or not self._context.guard.fails_closed(self.guarded)):
                 self._charge(len(rest))
                 self._do(gate.pass_unjudged(rest, "the response ends inside a message"))
         if gate.state == DONE:
@@ -195,12 +196,12 @@ class HeldStream(Stream):
             self._catch_up()
         self._host.request_flush()
 
-    def late(self) -> None:
+    def on_deadline(self) -> None:
         """The scoring budget is spent."""
         gate = self.gate
         gate.request_is_whole = self.request_ended
         actions = gate.on_deadline()
-        self._late = gate.late_verdict
+        self._late_verdict = gate.late_verdict
         self._do(actions)
         self._pass_unfinished()
         if self._receive_window.later:
@@ -239,7 +240,7 @@ class HeldStream(Stream):
         if not self._arrived:
             self._arrived = time.perf_counter()
         if not self._host.submit(piece, self) and self._timer is None:
-            self._timer = self._context.limit(self.guarded, self.late)
+            self._timer = self._context.limit(self.guarded, self.on_deadline)
 
     def _send_on(self, messages: Iterable[bytes]) -> None:
         size = 0
@@ -283,11 +284,11 @@ class HeldStream(Stream):
         for response in instead.responses:
             self._send_window.send(self._id, (instead.further and self._stripped(response)) or framed(response))
         limit = self._host.largest_list
-        trailers, cut = replacement_trailers(
+        trailers, shortening = replacement_trailers(
             self._id, instead, self.gate.verdict, headers_sent=self.headers_sent, limit=limit
         )
-        if cut:
-            self._context.cut_verdicts[cut] += 1
+        if shortening:
+            self._context.cut_verdicts[shortening] += 1
         self._send_window.enqueue_after_data(self._id, trailers)
         if not self.request_ended:
             self._send_window.enqueue_after_data(self._id, frames.reset(self._id, frames.NO_ERROR))

@@ -36,7 +36,7 @@ def replacement_trailers(
     stream: int, instead: Replacement, verdict: Verdict | None, *, headers_sent: bool, limit: int
 ) -> tuple[bytes, str]:
     """The trailers of what took a response's place: its status with details, and the verdict, as large as a header list
-    of `limit` bytes allows; and how the verdict was cut for that (see `verdict_field`).
+    of `limit` bytes allows; and how the verdict was shortened for that (see `verdict_field`).
     """
     fields = [("grpc-status", str(instead.status.value[0]))]
     if instead.message:
@@ -44,11 +44,11 @@ def replacement_trailers(
     if instead.details:
         fields.append((DETAILS_KEY, b64encode(instead.details).decode().rstrip("=")))
     content = block(fields if headers_sent else [*_OPENING, *fields])
-    cut = ""
+    shortening = ""
     if verdict is not None:
-        field, cut = verdict_field(verdict, split_verdicts(content).size, limit)
+        field, shortening = verdict_field(verdict, split_verdicts(content).size, limit)
         content = b"".join((content, *field))
-    return frames.header_frames(stream, content, end_stream=True), cut
+    return frames.header_frames(stream, content, end_stream=True), shortening
 
 
 def _trailers(stream: int, fields: list[tuple[str, str]], *, headers_sent: bool) -> bytes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tocsin.http2 import frames
-from tocsin.http2.flow_control import GUARANTEED_WINDOW, STREAM_WINDOW, pass_on
 from tocsin.http2.frames import ACK, END_STREAM, PING
+from tocsin.http2.receive_window import GUARANTEED_WINDOW, STREAM_WINDOW, pass_on
 from tocsin.judgement.call import Call
 from tocsin.relay.asking import AskingStream
 from tocsin.relay.connection import Connection

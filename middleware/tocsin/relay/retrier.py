@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
-from tocsin.judgement.enforcement import Ask, Outcome
+from tocsin.judgement.actions import Ask, Outcome
 from tocsin.memory import MemoryBudget
 from tocsin.outbound import AioChannels, Sending, Target, forward_fields, sending_of
 

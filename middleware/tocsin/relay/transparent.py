@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from tocsin.http2 import frames
-from tocsin.http2.flow_control import window_update
-from tocsin.http2.frames import ACK, END_STREAM
+from tocsin.http2.frames import ACK, END_STREAM, window_update
 from tocsin.judgement.call import Call
 from tocsin.relay.connection import Connection
 from tocsin.relay.context import RelayContext

@@ -69,11 +69,11 @@ class Upstream(Endpoint):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The upstream is gone."""
-        self.closed = True
+        self.is_closed = True
         connection = self.connection
         connection.doubt_upstream()
         connection.upstream_lost(f"upstream {connection.upstream_address} closed the connection")
-        if connection.downstream.closed:
+        if connection.downstream.is_closed:
             connection.break_cycle()
 
     def break_cycle(self) -> None:
@@ -116,7 +116,7 @@ class Upstream(Endpoint):
         if call is None or received.is_informational:  # after which the answer is still to come
             open_stream.headers_sent = open_stream.headers_sent or not received.is_informational
             return self._header_frames(stream, received.block, 0) if received.verdicts else None
-        if received.foreign and open_stream.pass_unread(received):
+        if received.foreign and open_stream.on_foreign_response(received):
             return b""
         open_stream.headers_sent = True
         open_stream.response_encoding = received.encoding
@@ -158,7 +158,7 @@ class Upstream(Endpoint):
             return self._reset(stream, frame)
         if kind == GOAWAY:
             connection.context.goaways += 1
-            return connection.goaway_from_upstream(frame)
+            return connection.goaway.limit(frame)
         if kind == PING:
             return self.on_ping(flags, frame)
         if kind > LAST_KNOWN_KIND:

@@ -48,14 +48,14 @@ def verdict_field(verdict: Verdict, size: int, limit: int) -> tuple[tuple[bytes,
     """The verdict as a field to append to a block of that list size, in parts, and how it was cut so that the list does
     not exceed `limit`: not at all, `shortened`, or `left_out`.
     """
-    text, cut = verdict.to_metadata(), ""
+    text, shortening = verdict.to_metadata(), ""
     room = limit - size - VERDICT_OVERHEAD
     if len(text) > room:
         shorter = verdict.shortened(room)
         if shorter is None:
             return (), "left_out"
-        text, cut = shorter, "shortened"
-    return literal_parts(METADATA_KEY, text), cut
+        text, shortening = shorter, "shortened"
+    return literal_parts(METADATA_KEY, text), shortening
 
 
 def split_verdicts(block: bytes) -> Split:

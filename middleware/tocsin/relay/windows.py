@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tocsin.http2.flow_control import ReceiveWindow, SendWindow, Writes
+from tocsin.http2.receive_window import ReceiveWindow
+from tocsin.http2.send_window import SendWindow, Writes
 from tocsin.memory import MemoryAccount
 
 

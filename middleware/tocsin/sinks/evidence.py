@@ -21,7 +21,7 @@ from tocsin_calibration.thresholds.limits import Limits
 
 FOLD_ROWS = 512  # rows that wait before they are counted: most of a step's cost does not depend on their number
 MOST_FOLDED = 2  # times as many where groups are watched, each of which costs as much for few rows as for many
-DRAINED_FOLD_ROWS = 1 << 20  # the same where another process comes for them: only when it does not come any more
+SENT_FOLD_ROWS = 1 << 20  # the same where another process comes for them: only when it does not come any more
 GROUPS = 64  # watched by themselves, the largest of calibration: a scrape computes the evidence of each
 
 
@@ -49,8 +49,8 @@ class Evidence:
     them to. Drift is watched where rows are exchangeable with the calibration scores one by one (see
     `Promise.watches_drift`), and there the parts of the traffic are watched by themselves (`Causes`). `seed` is that of
     the numbers that break the ties of new scores, None for one that no other process has. `clock` gives the Unix time
-    at which responses are counted, to say when a change began. `drained`: another process takes the tally and weighs
-    it, as it does with workers."""
+    at which responses are counted, to say when a change began. `sends_counts`: another process takes the tally and
+    weighs it, as it does with workers."""
 
     def __init__(
         self,
@@ -61,10 +61,10 @@ class Evidence:
         run_length: bool = False,
         seed: int | None = None,
         clock: Callable[[], float] = time.time,
-        drained: bool = False,
+        sends_counts: bool = False,
     ) -> None:
         self._promise, self._clock = promise, clock
-        self._fold_at = DRAINED_FOLD_ROWS if drained else FOLD_ROWS * min(MOST_FOLDED, 1 + len(promise.groups) // 4)
+        self._fold_at = SENT_FOLD_ROWS if sends_counts else FOLD_ROWS * min(MOST_FOLDED, 1 + len(promise.groups) // 4)
         by_size = sorted(promise.parts.items(), key=lambda part: -part[1].n)
         largest = [group for group, _ in by_size if group != POOLED][:GROUPS]
         by_group = {group: limits for group, limits in by_size if group == POOLED or group in largest}

@@ -96,22 +96,22 @@ class Histogram:
         at = bisect_left(list(accumulate(counts)), share * total)
         return bounds[at] if at < len(bounds) else None
 
-    def drain(self) -> list[tuple[list[int], float, list[list[int]]]]:
+    def take_delta(self) -> list[tuple[list[int], float, list[list[int]]]]:
         """What was counted of each series since the last call: counts by bucket, sum, and native counts as pairs."""
         self._fold()
         native = [list(pair) for pair in (self._native or {}).items()]
-        drained = [(counts, total, native) for counts, total in zip(self._counts, self._sums, strict=True)]
+        delta = [(counts, total, native) for counts, total in zip(self._counts, self._sums, strict=True)]
         if self._native is not None:
             self._native = Counter()
         self._counts = [[0] * len(counts) for counts in self._counts]
         self._sums = [0.0] * len(self._sums)
-        return drained
+        return delta
 
-    def merge(self, drained: Sequence[Sequence[Any]]) -> None:
-        """Add what another histogram with the same bounds has counted: the result of its `drain`, or the same from
+    def merge(self, delta: Sequence[Sequence[Any]]) -> None:
+        """Add what another histogram with the same bounds has counted: the result of its `take_delta`, or the same from
         JSON.
         """
-        for i, (counts, total, native) in enumerate(drained):
+        for i, (counts, total, native) in enumerate(delta):
             if self._native is not None:
                 for index, count in native:
                     self._native[index] += count

@@ -46,17 +46,21 @@ class PrometheusSink(Collector, Sink):
 
     Labels are bounded: models are those of the configuration and `other`, detectors and severities those of their
     bundles, methods those of the protocols, versions the first 50 of a model. `before` is called before each `collect`.
-    `drained`: another process takes the counts (`drain`).
+    `sends_counts`: another process takes the counts (`take_delta`).
     """
 
     takes_runs = True
 
     def __init__(
-        self, models: Mapping[str, GuardedModel], before: Callable[[], None] = lambda: None, *, drained: bool = False
+        self,
+        models: Mapping[str, GuardedModel],
+        before: Callable[[], None] = lambda: None,
+        *,
+        sends_counts: bool = False,
     ) -> None:
-        self._before, self._drained = before, drained
+        self._before, self._sends_counts = before, sends_counts
         self._models = dict(models)
-        self._series = {name: ModelSeries(model, drained=drained) for name, model in models.items()}
+        self._series = {name: ModelSeries(model, sends_counts=sends_counts) for name, model in models.items()}
         self._series["other"] = ModelSeries(None, _served_methods(models))
         self._acting = _acting_models(models)
         self._looks = self._all_looks()
@@ -73,7 +77,7 @@ class PrometheusSink(Collector, Sink):
 
     def follow(self, models: Mapping[str, GuardedModel]) -> None:
         """Count these models from here on. Models that were counted before keep their counts."""
-        series = {name: ModelSeries(model, drained=self._drained) for name, model in models.items()}
+        series = {name: ModelSeries(model, sends_counts=self._sends_counts) for name, model in models.items()}
         with self._counted():
             for name, series_of_model in series.items():
                 before = self._models.get(name)
@@ -116,23 +120,23 @@ class PrometheusSink(Collector, Sink):
         with self._counted():
             return {"median": self._added.quantile(0.5), "p99": self._added.quantile(0.99)}
 
-    def drain(self) -> dict[str, Any]:
+    def take_delta(self) -> dict[str, Any]:
         """What was counted since the last call, as plain data."""
         with self._counted():
             return {
-                "models": {name: series.drain() for name, series in self._series.items()},
-                "added": self._added.drain(),
-                "batches": self._batches.drain(),
+                "models": {name: series.take_delta() for name, series in self._series.items()},
+                "added": self._added.take_delta(),
+                "batches": self._batches.take_delta(),
             }
 
-    def merge(self, drained: dict[str, Any]) -> None:
+    def merge(self, delta: dict[str, Any]) -> None:
         """Add what the sink of another process has counted."""
         with self._lock:
-            for name, counts in drained["models"].items():
+            for name, counts in delta["models"].items():
                 if name in self._series:
                     self._series[name].merge(counts)
-            self._added.merge(drained["added"])
-            self._batches.merge(drained["batches"])
+            self._added.merge(delta["added"])
+            self._batches.merge(delta["batches"])
 
     def exchange(self, shared: Exchange) -> None:
         """Give the counts of evidence to `shared`, and add what other replicas have counted."""
@@ -232,11 +236,11 @@ class PrometheusSink(Collector, Sink):
 
     def _count(self) -> None:
         """Count what waits. Under the lock."""
-        self._added.extend(_drained(self._waits))
+        self._added.extend(_take_all(self._waits))
         other = self._series["other"]
-        for (model, version, method, reason), responses in Counter(_drained(self._unjudged)).items():
+        for (model, version, method, reason), responses in Counter(_take_all(self._unjudged)).items():
             self._series.get(model, other).unjudged(version, method, reason, responses)
-        for (model, action), calls in Counter(_drained(self._acted)).items():
+        for (model, action), calls in Counter(_take_all(self._acted)).items():
             self._series.get(model, other).acted(action, calls)
         while self._waiting:
             batch = self._waiting.popleft()
@@ -270,7 +274,7 @@ class PrometheusSink(Collector, Sink):
         return {name: ModelSnapshot(name, series, models.get(name), limits) for name, series in self._series.items()}
 
 
-def _drained(waiting: list[Item]) -> list[Item]:
+def _take_all(waiting: list[Item]) -> list[Item]:
     """What waits to be counted, which is taken out; more may come meanwhile."""
     items = waiting[:]
     del waiting[: len(items)]

@@ -32,19 +32,19 @@ MAX_VERSIONS = 50  # further versions of a model fold into `other`
 class JudgedSeries:
     """Counts that a model has only with a bundle: the scores of each detector, and evidence on the promise."""
 
-    def __init__(self, scoring: Scoring, config: ModelConfig, *, drained: bool) -> None:
+    def __init__(self, scoring: Scoring, config: ModelConfig, *, sends_counts: bool) -> None:
         promise = scoring.promise
         self.scores = Histogram(*(_score_buckets(column) for column in promise.reference.T))
         run_length, fixed = config.evidence == "run_length", scoring.judge.levels is None
-        self.evidence = Evidence(promise, config.restart, fixed=fixed, run_length=run_length, drained=drained)
+        self.evidence = Evidence(promise, config.restart, fixed=fixed, run_length=run_length, sends_counts=sends_counts)
 
 
 class ModelSeries:
     """The counts of one model; where `model` is None, those of calls without a known model, by these `methods`.
-    `drained`: another process takes the counts.
+    `sends_counts`: another process takes the counts.
     """
 
-    def __init__(self, model: GuardedModel | None, methods: Iterable[str] = (), *, drained: bool = False) -> None:
+    def __init__(self, model: GuardedModel | None, methods: Iterable[str] = (), *, sends_counts: bool = False) -> None:
         self.responses: dict[tuple[str, str, str], int] = defaultdict(int)  # version, method, decision
         self.alarms: dict[tuple[str, str], int] = defaultdict(int)  # version, severity
         self.alarm_traces: dict[tuple[str, str], Exemplar] = {}
@@ -62,7 +62,7 @@ class ModelSeries:
             self._policy = model.policy
             if model.scoring is not None:
                 self._severities = tuple(model.scoring.promise.alphas)
-                self.judged = JudgedSeries(model.scoring, model.config, drained=drained)
+                self.judged = JudgedSeries(model.scoring, model.config, sends_counts=sends_counts)
         self._model = model
         self._methods = list(methods if model is None else model.served)
         self._versions: set[str] = set()
@@ -155,37 +155,37 @@ class ModelSeries:
             "scoring": {"median": self.scoring.quantile(0.5), "p99": self.scoring.quantile(0.99)},
         }
 
-    def drain(self) -> dict[str, Any]:
+    def take_delta(self) -> dict[str, Any]:
         """The counts since the last call, as plain data. The process that merges them computes evidence."""
-        drained: dict[str, Any] = {}
+        delta: dict[str, Any] = {}
         for name in _COUNTERS:
             counter = getattr(self, name)
-            drained[name] = [[*([key] if isinstance(key, str) else key), count] for key, count in counter.items()]
+            delta[name] = [[*([key] if isinstance(key, str) else key), count] for key, count in counter.items()]
             counter.clear()
         for name in _HISTOGRAMS:
-            drained[name] = getattr(self, name).drain()
-        drained["scores"] = None if self.judged is None else self.judged.scores.drain()
+            delta[name] = getattr(self, name).take_delta()
+        delta["scores"] = None if self.judged is None else self.judged.scores.take_delta()
         if self.judged is not None:
-            drained["evidence"] = self.judged.evidence.tally.facts()
+            delta["evidence"] = self.judged.evidence.tally.facts()
             self.judged.evidence.tally.clear()
-        return drained
+        return delta
 
-    def merge(self, drained: dict[str, Any]) -> None:
+    def merge(self, delta: dict[str, Any]) -> None:
         """Add the counts of the same model in another process."""
         self.changes += 1
         for name in _COUNTERS:
             counter = getattr(self, name)
-            for *key, count in drained[name]:
+            for *key, count in delta[name]:
                 counter[tuple(key) if len(key) > 1 else key[0]] += count
         for version, *_ in list(self.responses):
             self.version(version)
         for name in _HISTOGRAMS:
-            getattr(self, name).merge(drained[name])
+            getattr(self, name).merge(delta[name])
         if self.judged is not None:
-            if drained["scores"] is not None:
-                self.judged.scores.merge(drained["scores"])
-            if "evidence" in drained:
-                self.judged.evidence.read(drained["evidence"])
+            if delta["scores"] is not None:
+                self.judged.scores.merge(delta["scores"])
+            if "evidence" in delta:
+                self.judged.evidence.read(delta["evidence"])
 
     def others_counted(self, more: Sequence[int], cause: str = "") -> None:
         """Add to the evidence what other replicas have counted, of the model or of a part of its traffic."""

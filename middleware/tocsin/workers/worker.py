@@ -60,7 +60,7 @@ class Reporter:
         sent = sidecar.telemetry.facts() if sidecar.telemetry is not None else {}
         sampled = sidecar.sample.facts() if sidecar.sample is not None else {}
         return {
-            "metrics": sidecar.metrics.drain(),
+            "metrics": sidecar.metrics.take_delta(),
             "relay": sidecar.relay.facts()
             | processed
             | sidecar.events.facts()

@@ -18,8 +18,8 @@ from tocsin.ext_proc.context import ExchangeHost, ProcessorContext, WaitingRespo
 from tocsin.ext_proc.exchange import EnvoyExchange
 from tocsin.ext_proc.requests import read_request
 from tocsin.grpc_wire.deframer import framed
+from tocsin.judgement.actions import Ask, Outcome
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, Outcome
 from tocsin.memory import MemoryBudget
 
 STREAMED, BUFFERED, DUPLEX = 1, 2, 4
@@ -263,7 +263,7 @@ def test_a_late_verdict_passes_or_refuses_and_comes_to_nothing_later(fail: str, 
     here.begin(mode)
     here.headers()
     here.body("far")
-    here.budgets[0].late()
+    here.budgets[0].on_deadline()
     if fail == "open":
         assert here.kinds[-1] == "response_body"
         here.trailers(OK)
@@ -272,7 +272,7 @@ def test_a_late_verdict_passes_or_refuses_and_comes_to_nothing_later(fail: str, 
         assert here.kinds[-1] == "immediate_response" and here.replies[-1].immediate_response.grpc_status.status == 14
     replies = len(here.replies)
     here.judge()
-    here.budgets[0].late()
+    here.budgets[0].on_deadline()
     assert len(here.replies) == replies
     here.close()
 

@@ -22,9 +22,9 @@ from benchmarks.harness.parts import (
     streamed,
 )
 
+from tocsin.judgement.actions import END, Actions, Ask, Judge, Release, Replace
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, Judge
-from tocsin.judgement.gate import ACTING, DONE, END, HOLDING, PASSING, Actions, Gate, Release, Replace
+from tocsin.judgement.gate import ACTING, DONE, HOLDING, PASSING, Gate
 from tocsin.judgement.guard import Guard
 
 SAFE, STRANGE = safe_traffic(40, seed=3), far_away(1)

@@ -178,7 +178,7 @@ def test_a_stretch_that_ends_in_a_late_call_is_counted_too(tmp_path: Path) -> No
     for late in (False, True):
         call = guard.call(INFER, {"x-session": "one"})
         assert call is not None
-        call.response, call.late = inference(SAFE, slice(0, 1)), late
+        call.response, call.is_late = inference(SAFE, slice(0, 1)), late
         guard.judge([call])
     assert [len(batch.calls) for batch in batches] == [1, 0]
     assert [len(batch.ended or ()) for batch in batches] == [0, 1] and batches[1].scores.shape == (0, 2)

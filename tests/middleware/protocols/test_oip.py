@@ -12,6 +12,7 @@ from tritonclient.grpc import service_pb2 as triton
 
 from tocsin.protocols import oip
 from tocsin.protocols.datatypes import item_size, to_float32
+from tocsin.protocols.oip_layouts import TensorMessage
 from tocsin.unscored import Unscored
 
 RAW = {
@@ -26,7 +27,7 @@ TYPED = {
 }  # fmt: skip
 
 
-def values(message: oip.TensorMessage, name: str) -> Any:
+def values(message: TensorMessage, name: str) -> Any:
     tensor = message.layout.tensor(name)
     item_size(tensor.datatype, name)
     return to_float32(message.raw[tensor.position], tensor.datatype).reshape(tensor.shape)

@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2 as triton
 import tocsin
 from tocsin.configuration.config import Config
 from tocsin.judgement.guard import Guard
-from tocsin.protocols import oip
+from tocsin.protocols import oip, oip_layouts
 from tocsin.protocols.field_paths import resolve
 from tocsin.protocols.messages import decompress
 from tocsin.protocols.protocol import preset
@@ -190,20 +190,20 @@ def test_a_call_that_was_not_read_is_not_judged_by_what_follows(tmp_path: Path) 
 
 def test_layouts_are_remembered_up_to_a_size() -> None:
     """A caller that tells another description each time takes no more memory than is set aside for all."""
-    before = oip.layouts.held
+    before = oip_layouts.layouts.held
     for number in range(3):
         message = request(("x", CALM))
-        message.inputs[0].parameters["note"].string_param = f"{number}" + "n" * oip.MAX_DESCRIPTIONS
+        message.inputs[0].parameters["note"].string_param = f"{number}" + "n" * oip_layouts.MAX_DESCRIPTIONS
         read = oip.read_request(message.SerializeToString())
         assert not read.layout.remembered and read.layout.tensor("x").shape == (1, 8)
-        long = request((f"{number}" + "x" * oip.MAX_DESCRIPTIONS, CALM), typed=True).SerializeToString()
+        long = request((f"{number}" + "x" * oip_layouts.MAX_DESCRIPTIONS, CALM), typed=True).SerializeToString()
         assert not oip.read_request(long).layout.remembered
-    assert oip.layouts.held == before
-    for number in range(oip.MAX_MEMORY // 8_000 + 10):
+    assert oip_layouts.layouts.held == before
+    for number in range(oip_layouts.MAX_MEMORY // 8_000 + 10):
         message = request(("x", CALM))
         message.inputs[0].parameters["note"].string_param = f"{number:08}" + "n" * 8_000
         assert oip.read_request(message.SerializeToString()).layout.remembered
-        assert oip.layouts.held <= oip.MAX_MEMORY
+        assert oip_layouts.layouts.held <= oip_layouts.MAX_MEMORY
 
 
 def test_shapes_without_end_are_no_shapes(tmp_path: Path) -> None:

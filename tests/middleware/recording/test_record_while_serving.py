@@ -155,7 +155,7 @@ def test_rows_that_nobody_waited_for_are_left_out_with_their_signals(bundle: Pat
     for at in range(4):
         call = guard.call(INFER, {})
         assert call is not None
-        call.response, call.late = inference(SAFE, slice(at, at + 1)), at == 1
+        call.response, call.is_late = inference(SAFE, slice(at, at + 1)), at == 1
         calls.append(call)
     guard.judge(calls)
     sink.close()

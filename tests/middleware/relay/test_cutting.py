@@ -242,7 +242,7 @@ async def test_what_is_let_go_while_a_frame_passes_comes_before_what_follows_it(
 
 async def test_credits_for_the_upstream_never_stand_inside_a_request(bundle: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(
-        "tocsin.http2.flow_control._MUCH_OF_CONNECTION", 70_000
+        "tocsin.http2.receive_window._MUCH_OF_CONNECTION", 70_000
     )  # credited when the caller has caught up
     _, connection, to_client, to_server = enforcing_by_hand(bundle)
     hello = SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()

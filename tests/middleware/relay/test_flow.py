@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tocsin.http2.flow_control import CONNECTION_WINDOW, INITIAL_WINDOW, STREAM_WINDOW, ReceiveWindow, SendWindow
 from tocsin.http2.frames import (
     DATA,
     DEFAULT_MAX_FRAME_SIZE,
@@ -20,6 +19,8 @@ from tocsin.http2.frames import (
     StreamError,
     frame,
 )
+from tocsin.http2.receive_window import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindow
+from tocsin.http2.send_window import INITIAL_WINDOW, SendWindow
 from tocsin.memory import MemoryAccount, MemoryBudget
 
 STREAMS = (1, 3, 5)

@@ -28,9 +28,10 @@ from benchmarks.harness.parts import (
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
 from tocsin.grpc_wire.deframer import framed
-from tocsin.http2.flow_control import CONNECTION_WINDOW, INITIAL_WINDOW
 from tocsin.http2.frames import PREFACE
 from tocsin.http2.headers import block
+from tocsin.http2.receive_window import CONNECTION_WINDOW
+from tocsin.http2.send_window import INITIAL_WINDOW
 from tocsin.judgement.guard import Guard
 
 MODES = ["observe", "annotate", "enforce", "annotate, asking"]

@@ -187,10 +187,10 @@ def test_what_workers_count_is_what_one_process_counts(bundle: Path) -> None:
     (guard, alone), (other, supervisor) = sinks
     for part in (safe_traffic(700, seed=8), moved(150, seed=9)):  # more than one fold between two reports
         judge(guard, part)
-        worker = PrometheusSink(other.models, drained=True)
+        worker = PrometheusSink(other.models, sends_counts=True)
         other.sinks[:] = [worker]
         judge(other, part)
-        supervisor.merge(json.loads(json.dumps(worker.drain())))
+        supervisor.merge(json.loads(json.dumps(worker.take_delta())))
     causes = [sink.figures()["digits"]["causes"] for sink in (alone, supervisor)]
     assert causes[0] and [c["log_evalue"] for c in causes[0]] == pytest.approx([c["log_evalue"] for c in causes[1]])
 

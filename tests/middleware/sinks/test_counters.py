@@ -161,9 +161,9 @@ def test_counters_of_workers_add_up_and_are_there_from_the_start(tmp_path: Path)
     there = scraped(supervisor)
     judge(guard, STRANGE)
     for _ in range(2):
-        supervisor.merge(worker.drain())
+        supervisor.merge(worker.take_delta())
     judge(guard, STRANGE)
-    supervisor.merge(worker.drain())
+    supervisor.merge(worker.take_delta())
     both, alone = scraped(supervisor), {}
     fresh, sink = guarded(tmp_path, plain)
     judge(fresh, STRANGE + STRANGE)

@@ -110,12 +110,12 @@ def test_what_workers_have_seen_is_what_one_process_would(watching: Path) -> Non
     guard, sink = opened(watching)
     other, worker = Guard.open(settings(1, watching)), None
     supervisor = PrometheusSink(other.models)
-    worker = PrometheusSink(other.models, drained=True)
+    worker = PrometheusSink(other.models, sends_counts=True)
     other.sinks.append(worker)
     for seed in range(4):
         judge(guard, folded(800, seed))
         judge(other, folded(800, seed))
-        supervisor.merge(json.loads(json.dumps(worker.drain())))
+        supervisor.merge(json.loads(json.dumps(worker.take_delta())))
     pairs = []
     for counting_sink in (sink, supervisor):
         assert counting_sink.figures()["digits"]["inputs"] > LIMIT

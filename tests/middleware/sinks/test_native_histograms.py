@@ -76,7 +76,7 @@ def test_another_processes_counts_are_added() -> None:
     first, second = Histogram([0.5], native=True), Histogram([0.5], native=True)
     first.extend([0.1, 0.2])
     second.extend([0.2, 0.0])
-    first.merge(second.drain())
+    first.merge(second.take_delta())
     assert first.buckets()[0].native is not None and sum(first.buckets()[0].native.values()) == 4
     assert second.buckets()[0].native == {}
 

@@ -1,9 +1,9 @@
-"""Flow control of HTTP/2 where the relay does not leave it to the peers (RFC 9113, section 5.2).
+"""Flow control towards a receiver (RFC 9113, section 5.2): DATA goes out within the windows that it gives.
 
 In observe and annotate every byte of DATA passes as it came, and windows are the peers' own affair. A response that is
-held, replaced or changed is another: then the relay keeps to the windows that the receiver gives (`SendWindow`), and
-gives the sender windows of its own (`ReceiveWindow`), in both directions: callers who wait for answers that are held
-should not wait for the upstream's leave to ask as well.
+held, replaced or changed is another one: the relay then keeps to the receiver's windows itself (`SendWindow`), and
+gives the sender windows of its own (`tocsin.http2.receive_window`). It does so in both directions, so that callers
+whose answers are held can still send requests.
 """
 
 from __future__ import annotations
@@ -13,25 +13,12 @@ from struct import Struct
 from typing import Any, Protocol
 
 from tocsin.http2 import frames
-from tocsin.http2.frames import (
-    DATA,
-    DEFAULT_MAX_FRAME_SIZE,
-    END_STREAM,
-    FLOW_CONTROL_ERROR,
-    WINDOW_UPDATE,
-    FrameError,
-    StreamError,
-)
+from tocsin.http2.frames import DATA, DEFAULT_MAX_FRAME_SIZE, END_STREAM, FLOW_CONTROL_ERROR, FrameError, StreamError
 from tocsin.memory import MemoryAccount
 
 INITIAL_WINDOW = 65_535  # that every peer begins with
 LARGEST_WINDOW = (1 << 31) - 1
-STREAM_WINDOW = 1 << 20  # that senders are given, a stream
-CONNECTION_WINDOW = 1 << 22  # and a connection
 MOST_UNWRITTEN = 1 << 18  # bytes that leave a queue before the socket has taken those before them
-
-_MUCH_OF_STREAM, _MUCH_OF_CONNECTION = STREAM_WINDOW // 4, CONNECTION_WINDOW // 4  # credited at once
-GUARANTEED_WINDOW = STREAM_WINDOW - _MUCH_OF_STREAM  # bytes that fit into any stream's window of which nothing waits
 
 _INCREMENT = Struct(">L")
 
@@ -287,104 +274,7 @@ class SendWindow:
         return True
 
 
-class ReceiveWindow:
-    """Windows that one sender is given, and that it must keep to.
-
-    The connection's window is given back as soon as the relay has the bytes, so that no stream that is not read stops
-    another; a stream's once they are out of the way, at once or when the receiver has caught up (`defer_credit`,
-    `release_credit`). Where a slow receiver lets too much pile up in `send_window`, the connection's waits as well.
-    """
-
-    def __init__(self, side: Writes, send_window: SendWindow, memory: MemoryAccount) -> None:
-        self._side = side
-        self._send_window = send_window
-        self._memory = memory
-        self.uncredited = 0  # bytes to be credited, to the connection
-        self._streams: dict[int, int] = {}  # and to streams, less than _MUCH_OF_STREAM each
-        self.later: dict[int, int] = {}  # of streams of which something waits for the receiver
-        self._is_open = False
-
-    def begin(self) -> bytes:
-        """What opens the connection's window, to be written after the first SETTINGS; later nothing."""
-        if self._is_open:
-            return b""
-        self._is_open = True
-        return window_update(0, CONNECTION_WINDOW - INITIAL_WINDOW)
-
-    def admit(self, stream: int, length: int) -> None:
-        """A DATA frame of that length has begun. Raises FrameError where it exceeds the windows that were given.
-
-        Whoever reads frames need not ask while nothing is owed `later`, and neither the frame is larger than SURE nor
-        what is `uncredited`.
-        """
-        if self.uncredited + length > CONNECTION_WINDOW:
-            raise FrameError(FLOW_CONTROL_ERROR, "DATA beyond the connection's window")
-        uncredited = self._streams.get(stream, 0)
-        if self.later:
-            uncredited += self.later.get(stream, 0)
-        if uncredited + length > STREAM_WINDOW:
-            raise FrameError(FLOW_CONTROL_ERROR, f"DATA beyond the window of stream {stream}")
-
-    def credit(self, stream: int, size: int, *, ended: bool = False) -> None:
-        """So many bytes of a stream have gone on, or were dropped."""
-        uncredited = self.uncredited = self.uncredited + size
-        if uncredited >= _MUCH_OF_CONNECTION:
-            self.resume()
-        if not ended or self._streams:
-            self._credit_stream(stream, size, ended)
-
-    def defer_credit(self, stream: int, size: int) -> None:
-        """So many bytes of a stream wait for the receiver."""
-        self.uncredited += size
-        if self.uncredited >= _MUCH_OF_CONNECTION:
-            self.resume()
-        self.later[stream] = self.later.get(stream, 0) + size
-
-    def release_credit(self, stream: int, *, ended: bool) -> None:
-        """The receiver of a stream has caught up, or none of it is wanted any more."""
-        if stream in self.later:
-            self._credit_stream(stream, self.later.pop(stream), ended)
-
-    def resume(self) -> None:
-        """Give the connection's window back, unless too much waits for the receiver."""
-        if self.uncredited >= _MUCH_OF_CONNECTION and not self._memory.is_held_back(self._send_window.waiting):
-            self._side.put(window_update(0, self.uncredited))
-            self.uncredited = 0
-
-    def close(self, stream: int) -> None:
-        """The stream has ended."""
-        if self.later:
-            self.release_credit(stream, ended=True)
-        self._streams.pop(stream, None)
-
-    def _credit_stream(self, stream: int, size: int, ended: bool) -> None:
-        streams = self._streams
-        if ended:
-            streams.pop(stream, None)
-            return
-        due = streams.get(stream, 0) + size
-        if due >= _MUCH_OF_STREAM:
-            self._side.put(window_update(stream, due))
-            due = 0
-        streams[stream] = due
-
-
 def _lean(rest: memoryview) -> bytes | memoryview:
     """What is left of a payload, which may not keep all of it in memory for ever."""
     buffer: Any = rest.obj
     return rest if len(rest) > len(buffer) >> 1 else bytes(rest)
-
-
-def pass_on(
-    send_window: SendWindow, receive_window: ReceiveWindow, stream: int, payload: bytes, size: int, flags: int
-) -> None:
-    """Send DATA, which took `size` bytes of its sender's windows, as the receiver's allow."""
-    if send_window.send(stream, payload, flags & END_STREAM):
-        receive_window.credit(stream, size, ended=bool(flags & END_STREAM))
-    else:
-        receive_window.defer_credit(stream, size)
-
-
-def window_update(stream: int, increment: int) -> bytes:
-    """A WINDOW_UPDATE frame."""
-    return frames.frame(WINDOW_UPDATE, 0, stream, _INCREMENT.pack(increment))

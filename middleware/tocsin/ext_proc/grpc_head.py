@@ -1,0 +1,54 @@
+"""The headers and trailers of a gRPC response, as Envoy reports them, and the status of one that is replaced."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from urllib.parse import quote
+
+from tocsin.ext_proc.requests import Fields
+from tocsin.grpc_wire.content_types import foreign_answer
+from tocsin.judgement.policy import DETAILS_KEY, Replacement
+from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY
+
+DONE = "0"  # grpc-status of a call that succeeded
+UNESCAPED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # what a status message need not percent-encode
+
+
+class GrpcResponseHead:
+    """What a response's headers or trailers contain."""
+
+    __slots__ = ("encoding", "foreign", "grpc_status", "http_status", "names", "size", "verdicts")
+
+    def __init__(self, fields: Fields) -> None:
+        self.encoding = self.grpc_status = self.http_status = content_type = ""
+        self.verdicts: list[str] = []
+        self.names = [name for name, _ in fields]
+        self.size = 0
+        for name, value in fields:
+            self.size += len(name) + len(value) + FIELD_OVERHEAD
+            if name == METADATA_KEY:
+                self.verdicts.append(value)
+            elif name == "grpc-status":
+                self.grpc_status = value
+            elif name == "content-type":
+                content_type = value
+            elif name == ":status":
+                self.http_status = value
+            elif name == "grpc-encoding":
+                self.encoding = value
+        self.foreign = foreign_answer(self.http_status, content_type) if self.http_status else ""
+
+
+def status_fields(instead: Replacement) -> list[tuple[str, str]]:
+    """The status of a replaced response, as trailers."""
+    fields = [
+        ("grpc-status", str(instead.status.value[0])),
+        ("grpc-message", quote(instead.message, safe=UNESCAPED)),
+        (DETAILS_KEY, binary_value(instead.details)),
+    ]
+    return [field for field in fields if field[1]]
+
+
+def binary_value(content: bytes) -> str:
+    """A value of a `-bin` key."""
+    return b64encode(content).decode().rstrip("=")
