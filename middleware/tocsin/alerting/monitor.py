@@ -181,7 +181,7 @@ def _disbelieved_judges(options: RuleOptions) -> Alert:
         "warning",
         f'sum by ({by}) (increase(tocsin_second_opinions_total{{severity="disbelieved"}}[30m])) > 0',
         options.subject + ": judges disagree about opinion {{ $labels.opinion }}, so its scores are not judged",
-        "Krippendorff's alpha of the judges' scores is below `at_least`; tocsin_judge_agreement has it.",
+        "The agreement of the judges' scores is below `at_least`; tocsin_judge_agreement has Krippendorff's alpha.",
         "judges-disagree",
         lasting="5m",
     )
