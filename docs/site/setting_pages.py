@@ -20,7 +20,7 @@ EXAMPLES = Path(__file__).with_name("every_setting.yaml")
 _KEYS = {  # what stands for the key of a mapping, by the path of the mapping
     "protocols": "PROTOCOL", "protocols.PROTOCOL.methods": "METHOD", "protocols.PROTOCOL.tensors": "TYPE",
     "models": "MODEL", "models.MODEL.on_alarm": "SEVERITY",
-    "models.MODEL.second_opinion.opinions": "OPINION",
+    "models.MODEL.second_opinion.opinions": "OPINION", "models.MODEL.second_opinion.opinions.OPINION.of": "PART",
 }  # fmt: skip
 _NAMES: dict[Any, str] = {
     Address: "`HOST:PORT` or `unix:/PATH`", timedelta: "time", ByteSize: "bytes", Path: "path", HttpUrl: "URL",

@@ -12,6 +12,7 @@ REASONS = {
     "not_finite": "a signal or a score is NaN or infinite",
     "undecodable": "the message is damaged, not of the protocol, or read differently by different servers",
     "unmatched_request": "on a stream of requests, it is not known which of them the response answers",
+    "no_previous": "a signal is one of the session's previous response, and that is not known",
     "encoding": "the message is compressed by a codec that is not available",
     "too_large": "the message exceeds max_message",
     "memory": "unfinished messages together exceed max_memory",

@@ -56,17 +56,23 @@ def _absent_deployments(models: Sequence[WatchedModel], options: RuleOptions) ->
 
 
 def _unscored(options: RuleOptions) -> list[Alert]:
-    """Responses that pass without a judgement, at two shares of all."""
+    """Responses that pass without a judgement, at two shares of all. The first of each session has no previous signals:
+    where these are configured that is no fault, and counts towards the larger share alone.
+    """
     by = options.labels("model")
     judged = f'sum by ({by}) (increase(tocsin_responses_total{{decision!="unscored"}}[5m]))'
-    missed = f'sum by ({by}) (increase(tocsin_unscored_total{{reason!="no_bundle"}}[5m]))'
-    share = f"{missed} / (({judged} or 0 * {missed}) + {missed} > {MIN_RESPONSES})"
+
+    def share(but_for: str) -> str:
+        missed = f"sum by ({by}) (increase(tocsin_unscored_total{{reason{but_for}}}[5m]))"
+        return f"{missed} / (({judged} or 0 * {missed}) + {missed} > {MIN_RESPONSES})"
+
+    of_all, of_others = share('!="no_bundle"'), share('!~"no_bundle|no_previous"')
     summary = options.subject + ": {{ $value | humanizePercentage }} of responses pass without a judgement"
     return [
         Alert(
             "TocsinBlind",
             "critical",
-            f"{share} > {MAX_UNSCORED_SHARE:g}",
+            f"{of_all} > {MAX_UNSCORED_SHARE:g}",
             summary,
             "Nothing is promised about responses that are not scored. The reasons are in tocsin_unscored_total.",
             "unscored",
@@ -75,7 +81,7 @@ def _unscored(options: RuleOptions) -> list[Alert]:
         Alert(
             "TocsinUnscored",
             "warning",
-            f"{share} > {options.unscored:g}",
+            f"{of_others} > {options.unscored:g}",
             summary,
             f"More than {options.unscored:.0%} of responses in five minutes. The reasons are in tocsin_unscored_total.",
             "unscored",
@@ -181,7 +187,7 @@ def _disbelieved_judges(options: RuleOptions) -> Alert:
         "warning",
         f'sum by ({by}) (increase(tocsin_second_opinions_total{{severity="disbelieved"}}[30m])) > 0',
         options.subject + ": judges disagree about opinion {{ $labels.opinion }}, so its scores are not judged",
-        "Krippendorff's alpha of the judges' scores is below `at_least`; tocsin_judge_agreement has it.",
+        "The agreement of the judges' scores is below `at_least`; tocsin_judge_agreement has Krippendorff's alpha.",
         "judges-disagree",
         lasting="5m",
     )

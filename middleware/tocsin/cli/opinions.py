@@ -13,6 +13,7 @@ from tocsin.configuration.config import Config
 from tocsin.configuration.second_opinion import SecondOpinionConfig
 from tocsin.errors import ConfigError
 from tocsin.offline.opinions import Asker
+from tocsin.opinions.log_sigmoid import LogSigmoid
 from tocsin.recording.answer_table import read_answers
 from tocsin.recording.reading import require_pyarrow
 from tocsin.recording.score_table import TABLES
@@ -38,7 +39,7 @@ def opinions(
         raise ConfigError(f"{out}: holds the answers themselves; name another file for their scores")
     if table.suffix in TABLES:
         require_pyarrow()
-    second = _settings(Config.load(config), config, model)
+    second = second_opinion_of(Config.load(config), config, model)
     asker = Asker(second, calls_per_minute)
     with console.status("asking") as status:
         given = asker.write(
@@ -48,12 +49,18 @@ def opinions(
     for name in asker.opinions:
         lost = ", ".join(f"{count:,} {reason}" for (opinion, reason), count in given.lost.items() if opinion == name)
         console.print(f"  {name}: {given.scores.get(name, 0):,} scores" + (f"; lost: {lost}" if lost else ""))
+    if len(given.parts) > 1 and not any(isinstance(of, LogSigmoid) for of in asker.opinions.values()):
+        parts = ", ".join(
+            f"{name}: {{center: {part.center:.4g}, scale: {part.scale:.4g}}}" for name, part in given.parts.items()
+        )
+        combined = f"{{kind: log_sigmoid, of: {{{parts}}}}}"
+        console.print(f"to combine them, where these answers are safe and others calibrate: {combined}")
     first = next(iter(asker.opinions))
     leave_out = " --leave-out-broken" if given.lost else ""
     console.print(f"next: tocsin promise {out} --score {first} --alpha 0.05{leave_out} --out {first}.tocsin")
 
 
-def _settings(config: Config, path: Path, model: str | None) -> SecondOpinionConfig:
+def second_opinion_of(config: Config, path: Path, model: str | None) -> SecondOpinionConfig:
     """The second opinion of the model that was named, or of the only one that has it. Raises ConfigError."""
     having = {name: of.second_opinion for name, of in config.models.items() if of.second_opinion is not None}
     if model is None and len(having) == 1:

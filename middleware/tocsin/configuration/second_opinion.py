@@ -35,20 +35,27 @@ class JudgeModelConfig(BaseModel):
         self.ca = self.ca and folder / self.ca
 
 
-class _Opinion(BaseModel):
+class _Score(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
-    prompt: Path | None = Field(
-        None, description="A file with the prompt, in which names in braces are filled in; null: the prompt that ships."
-    )
     bundle: Path | None = Field(
         None, description="The promise for this opinion's score, made by `tocsin promise`; null: scores only."
     )
 
     def resolve(self, folder: Path) -> None:
         """Make paths relative to a folder."""
-        self.prompt = self.prompt and folder / self.prompt
         self.bundle = self.bundle and folder / self.bundle
+
+
+class _Opinion(_Score):
+    prompt: Path | None = Field(
+        None, description="A file with the prompt, in which names in braces are filled in; null: the prompt that ships."
+    )
+
+    def resolve(self, folder: Path) -> None:
+        """Make paths relative to a folder."""
+        super().resolve(folder)
+        self.prompt = self.prompt and folder / self.prompt
 
 
 class RatingConfig(_Opinion):
@@ -82,8 +89,34 @@ class ChecklistConfig(_Opinion):
 
     kind: Literal["checklist"] = Field(description="Questions that the judge answers with yes or no.")
     questions: list[str] = Field(
-        min_length=1, max_length=50, description="The questions; yes is good. Each is one call of the judge."
+        [], max_length=50, description="The questions; yes is good. Each is one call of the judge."
     )
+    questions_file: Path | None = Field(
+        None, description="A file of questions instead, one a line, such as `tocsin checklist` writes."
+    )
+
+    @model_validator(mode="after")
+    def _has_questions(self) -> ChecklistConfig:
+        if bool(self.questions) == (self.questions_file is not None):
+            raise ValueError("questions: a checklist has either questions or questions_file")
+        return self
+
+    def resolve(self, folder: Path) -> None:
+        """Make paths relative to a folder."""
+        super().resolve(folder)
+        self.questions_file = self.questions_file and folder / self.questions_file
+
+
+class PersonaConfig(_Opinion):
+    """Whether the answer keeps to a persona."""
+
+    kind: Literal["persona"] = Field(description="Whether the answer keeps to a persona.")
+    persona: Path = Field(description="A file with who the assistant is, how it speaks, and what it must not claim.")
+
+    def resolve(self, folder: Path) -> None:
+        """Make paths relative to a folder."""
+        super().resolve(folder)
+        self.persona = folder / self.persona
 
 
 class ReferenceConfig(_Opinion):
@@ -163,14 +196,39 @@ class DensityRatioConfig(_Opinion):
         self.worse.resolve(folder)
 
 
+class LogSigmoidPart(BaseModel):
+    """How the score of one opinion enters a sum of log-sigmoids."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    center: float = Field(
+        allow_inf_nan=False, description="The score that is as likely good as bad, such as the median of safe answers'."
+    )
+    scale: float = Field(
+        gt=0, allow_inf_nan=False, description="How far a score is from it that is good with a probability of 73%."
+    )
+
+
+class LogSigmoidConfig(_Score):
+    """Scores of other opinions as one, by the sum of log-sigmoids."""
+
+    kind: Literal["log_sigmoid"] = Field(description="Scores of other opinions as one, by the sum of log-sigmoids.")
+    of: dict[str, LogSigmoidPart] = Field(
+        min_length=2,
+        description="The center and the scale of each, by the opinion's name; `tocsin opinions` prints some.",
+    )
+
+
 OpinionConfig = Annotated[
     RatingConfig
     | RubricConfig
     | ChecklistConfig
+    | PersonaConfig
     | ReferenceConfig
     | DissatisfactionConfig
     | FollowUpConfig
-    | DensityRatioConfig,
+    | DensityRatioConfig
+    | LogSigmoidConfig,
     Field(discriminator="kind"),
 ]
 
@@ -186,8 +244,13 @@ class AgreementConfig(BaseModel):
     at_least: float | None = Field(
         None,
         lt=1,
-        description="Krippendorff's alpha of the window below which an opinion is not believed: its scores are counted "
-        "and not judged. 0.667 is usual. null: agreement is measured only.",
+        description="The agreement of the window below which an opinion is not believed: its scores are counted and "
+        "not judged. 0.667 is usual. null: agreement is measured only.",
+    )
+    measure: Literal["krippendorff", "icc"] = Field(
+        "krippendorff",
+        description="What `at_least` is held against: Krippendorff's alpha, or the intraclass correlation ICC(2,1) of "
+        "the calls that every judge has scored.",
     )
 
     def resolve(self, folder: Path) -> None:
@@ -256,6 +319,19 @@ class SecondOpinionConfig(BaseModel):
     def _asks_somebody(self) -> SecondOpinionConfig:
         if not self.share and not self.alarmed:
             raise ValueError("share: of no call is an opinion asked: set share, or alarmed: true")
+        return self
+
+    @model_validator(mode="after")
+    def _combines_what_is_asked(self) -> SecondOpinionConfig:
+        names = [name for name, opinion in self.opinions.items() if not isinstance(opinion, LogSigmoidConfig)]
+        for name, opinion in self.opinions.items():
+            unknown = (
+                [part for part in opinion.of if part not in names] if isinstance(opinion, LogSigmoidConfig) else []
+            )
+            if unknown:
+                raise ValueError(
+                    f"opinions.{name}.of: '{unknown[0]}' is no opinion that is asked (there are: {', '.join(names)})"
+                )
         return self
 
     def resolve(self, folder: Path) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tocsin.judgement.call import Call
-from tocsin.judgement.call_reader import Read
+from tocsin.judgement.call import Call, Read
 from tocsin.judgement.judge import Judgement
 from tocsin.judgement.message_run import MessageRun
 from tocsin.judgement.policy import Policy

@@ -326,3 +326,6 @@ class StreamedCall(Call):
             piece.fault = fault or self.fault
         self.describe_piece(piece)
         return piece
+
+
+Read = tuple[Call, int, list[bytes]]  # a call whose signals were read: its rows, and each signal's raw contents

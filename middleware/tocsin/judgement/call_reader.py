@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from tocsin.judgement.call import Call
+from tocsin.judgement.call import Call, Read
 from tocsin.judgement.message_run import MessageRun
 from tocsin.judgement.model import GuardedModel
 from tocsin.protocols.method import Opened
@@ -16,8 +16,6 @@ OTHER = "other"  # the label of models that are not configured
 NAMED = 5  # configured models that a message names
 # Expected of a message that carries nothing.
 EXPECTED_OF_EMPTY = ("missing_signal", "unknown_model", "unmatched_request", "no_bundle")
-
-Read = tuple[Call, int, list[bytes]]  # a call whose signals were read: its rows, and each signal's raw contents
 
 
 class CallReader:

@@ -9,9 +9,9 @@ from typing import Self
 
 from tocsin.configuration.config import Config
 from tocsin.judgement.batch_verdicts import finite_scores, give_verdicts
-from tocsin.judgement.call import Call, StreamedCall
+from tocsin.judgement.call import Call, Read, StreamedCall
 from tocsin.judgement.call_plan import CallPlan
-from tocsin.judgement.call_reader import CallReader, Read
+from tocsin.judgement.call_reader import CallReader
 from tocsin.judgement.message_run import MessageRun
 from tocsin.judgement.method_plans import guarded_methods, method_plans, sends_payloads
 from tocsin.judgement.model import GuardedModel, guarded_models
@@ -157,10 +157,10 @@ class Guard:
             try:
                 to_score = reader.read(call)
             except Unscored as why:
-                reporter.pass_unscored(call, why)
+                self._pass_unread(call, why)
                 continue
             except Exception as error:
-                reporter.pass_unscored(call, Unscored("undecodable", f"{type(error).__name__}: {error}"))
+                self._pass_unread(call, Unscored("undecodable", f"{type(error).__name__}: {error}"))
                 continue
             if to_score is None:
                 continue
@@ -178,7 +178,11 @@ class Guard:
             else:
                 batch.append(read)
         for family, batch in batches.items():
-            self._score_safely(family.model, family, batch, started)
+            model: GuardedModel = family.model
+            if model.previous is not None:
+                family, batch = self._with_previous(model, family, batch)
+            if batch:
+                self._score_safely(model, family, batch, started)
         if in_pieces:
             reporter.report_pieces(calls, postponed)
         return postponed
@@ -203,6 +207,7 @@ class Guard:
     def give_up(self, call: Call, reason: str, detail: str) -> None:
         """Let a call pass unscored, for a reason that the position found."""
         call.model = call.model or self._reader.default_model
+        self._forget_previous(call)
         self._reporter.pass_alone(call, Unscored(reason, detail))
 
     def late_verdict(self, call: Call) -> Verdict:
@@ -244,6 +249,29 @@ class Guard:
         for model in list(self.models.values()):
             if model.scoring is not None:
                 self._reporter.report_ended(model.name, model.scoring, model.scoring.judge.silent())
+
+    def _with_previous(self, model: GuardedModel, family: Family, batch: list[Read]) -> tuple[Family, list[Read]]:
+        """A batch with the signals of previous responses. Calls of which these are not known pass unscored."""
+        assert model.previous is not None
+        try:
+            sessions = [model.session_of(call) for call, _, _ in batch]
+            family, joined, refused = model.previous.join(family, batch, sessions)
+        except Exception as error:
+            why = Unscored("scorer_error", f"{type(error).__name__}: {error}")
+            joined, refused = [], [(call, why) for call, _, _ in batch]
+        for call, reason in refused:
+            self._reporter.pass_unscored(call, reason)
+        return family, joined
+
+    def _pass_unread(self, call: Call, why: Unscored) -> None:
+        """A call passes unscored whose signals could not be read."""
+        self._forget_previous(call)
+        self._reporter.pass_unscored(call, why)
+
+    def _forget_previous(self, call: Call) -> None:
+        model = self.models.get(call.model)
+        if model is not None and model.previous is not None:
+            model.forget_previous(call)
 
     def _score_safely(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 
 import grpc
@@ -16,6 +17,7 @@ from tocsin.judgement.call import Call, StreamedCall
 from tocsin.judgement.key_finder import key_finder
 from tocsin.judgement.orders import ChoiceOrders
 from tocsin.judgement.policy import Policy
+from tocsin.judgement.previous_signals import PreviousSignals
 from tocsin.judgement.scoring import Scoring
 from tocsin.judgement.signal_readers import SignalReaders
 from tocsin.judgement.signal_shapes import SignalShapes
@@ -24,6 +26,7 @@ from tocsin.protocols.loading import methods_of
 from tocsin.protocols.method import Edit, Method, Opened
 from tocsin.state.opening import State
 from tocsin.state.store import SessionStore
+from tocsin.unscored import Unscored
 
 INLINE_SECONDS = 2e-3  # how long eight rows may hold up an event loop; heavier bundles run in a thread
 
@@ -59,6 +62,7 @@ class GuardedModel:
         self.served = {method: methods[method] for method in guarded}  # those its signals can be read from
         orders = {name: path.order for name, path in config.signals.items() if path.order}
         self.orders = ChoiceOrders(self.shapes.names, orders, config.max_sessions) if orders else None
+        self.previous = self._previous_signals(state)
         self._session, session_in_request = key_finder(name, config.session, methods, guarded)
         self._group, group_in_request = key_finder(name, config.group, methods, guarded)
         self._has_key_in_request = session_in_request or group_in_request
@@ -75,6 +79,8 @@ class GuardedModel:
         or judged, by itself. Raises Unscored.
         """
         if self.scoring is None or self.scoring.judge.tells_apart or self.orders is not None or not self.policy.plain:
+            return None
+        if self.previous is not None:
             return None
         return self.readers.template(call, opened, message)
 
@@ -100,7 +106,7 @@ class GuardedModel:
     @property
     def shares_sessions(self) -> bool:
         """Whether judging asks a Redis that replicas share."""
-        return any(store.shared for store in self.stores)
+        return any(store.shared for store in self.stores) or (self.previous is not None and self.previous.shared)
 
     def wants_request(self, method: str) -> bool:
         """Whether the request is needed to judge a response of that method, or to act on it."""
@@ -152,6 +158,34 @@ class GuardedModel:
     def session_of(self, call: Call) -> str:
         """The session of a call, "" where none is configured or the call names none."""
         return self._session(call)
+
+    def forget_previous(self, call: Call) -> None:
+        """A call's signals are not known: they are not those before the session's next response."""
+        if self.previous is not None:
+            with suppress(Unscored):
+                self.previous.forget(self.session_of(call))
+
+    def _previous_signals(self, state: State) -> PreviousSignals | None:
+        """What adds signals of previous responses; None where no signal is one. Raises ConfigError."""
+        config, where = self.config, f"models.{self.name}.signals"
+        names = {
+            name: config.signals[name].path
+            for name in self.shapes.names
+            if name in config.signals and config.signals[name].is_previous
+        }
+        if not names:
+            return None
+        first = next(iter(names))
+        if config.session is None:
+            raise ConfigError(f"{where}.{first}: previous is that of the same session: set models.{self.name}.session")
+        if config.shadow is not None:
+            raise ConfigError(f"{where}.{first}: previous signals are not kept for a shadow bundle: leave shadow out")
+        if any(reaction.action == "retry" for reaction in config.on_alarm.values()):
+            raise ConfigError(
+                f"{where}.{first}: the answer before a retried one is the one that it replaces: choose block, abstain "
+                f"or fallback instead of retry"
+            )
+        return PreviousSignals(names, self.shapes, state.previous(self.name, config))
 
 
 def guarded_models(

@@ -93,6 +93,12 @@ class SignalReaders:
         if missing := [signal for signal in signals if signal not in places]:
             raise ValueError(f"no path is configured for the signal '{missing[0]}'")
         chosen: dict[str, SignalPath] = {signal: places[signal] for signal in signals} or places
+        if lone := [path for path in chosen.values() if path.is_previous and path.path not in chosen]:
+            raise ValueError(
+                f"'{lone[0]}': there is no signal '{lone[0].path}' that is read (there are: {', '.join(chosen)})"
+            )
+        repeating = {signal: path for signal, path in chosen.items() if path.is_previous}
+        chosen = {signal: path for signal, path in chosen.items() if signal not in repeating}
         self._require_widths(chosen)
         self.together = self.together or any(path.sequences for path in chosen.values())
         in_messages = {signal: path for signal, path in chosen.items() if not path.is_metadata}

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import threading
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,12 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tocsin.configuration.second_opinion import SecondOpinionConfig
+from tocsin.configuration.second_opinion import LogSigmoidPart, SecondOpinionConfig
 from tocsin.opinions.judge_model import JudgeModel, PacedJudge
+from tocsin.opinions.log_sigmoid import LogSigmoid, part_of
 from tocsin.opinions.lost import Lost
 from tocsin.opinions.opinion import Opinion
+from tocsin.opinions.opinion_scores import opinion_scores
 from tocsin.opinions.pace import Pace
 from tocsin.opinions.registry import opinion_of
 from tocsin.recording.answer_table import AnswerRow
@@ -26,28 +29,41 @@ AT_ONCE = 1_000  # rows that are asked about together
 
 
 class Given(NamedTuple):
-    """What was given of a table: rows, scores by opinion, and opinions lost by opinion and reason."""
+    """What was given of a table: rows, scores by opinion, and opinions lost by opinion and reason. `parts` are centers
+    and scales of the scores of each opinion that is asked, for sums of log-sigmoids.
+    """
 
     rows: int
     scores: Mapping[str, int]
     lost: Mapping[tuple[str, str], int]
+    parts: Mapping[str, LogSigmoidPart]
+
+
+def paced_judge(config: SecondOpinionConfig, calls_per_minute: int | None = None) -> PacedJudge:
+    """The judge of a configuration, within its budget or that of `calls_per_minute`, however long that takes. Raises
+    ConfigError as serving does.
+    """
+    judge = JudgeModel(config.judge, config.timeout.total_seconds(), os.environ)
+    pace = Pace(60.0 / (calls_per_minute or config.calls_per_minute))
+    return PacedJudge(judge, pace, inf, threading.Event(), lambda seconds: None)
 
 
 class Asker:
     """Asks the judge of a configuration about rows, within its budget. Raises ConfigError as serving does."""
 
     def __init__(self, config: SecondOpinionConfig, calls_per_minute: int | None = None) -> None:
-        self.opinions: Mapping[str, Opinion] = {name: opinion_of(of) for name, of in config.opinions.items()}
-        judge = JudgeModel(config.judge, config.timeout.total_seconds(), os.environ)
-        pace = Pace(60.0 / (calls_per_minute or config.calls_per_minute))
-        self._judge = PacedJudge(judge, pace, inf, threading.Event(), lambda seconds: None)
+        self.opinions: Mapping[str, Opinion | LogSigmoid] = {
+            name: opinion_of(of) for name, of in config.opinions.items()
+        }
+        self._judge = paced_judge(config, calls_per_minute)
         self._concurrent = config.concurrent
 
     def write(self, rows: Iterable[AnswerRow], out: Path, on_rows: Callable[[int], None] = lambda rows: None) -> Given:
         """Write a row of scores for each row, with its other columns, into a file of CSV or JSON lines. A lost opinion
         is an empty cell. `on_rows` hears how many rows were written.
         """
-        count, scores, lost = 0, Counter[str](), Counter[tuple[str, str]]()
+        count, lost = 0, Counter[tuple[str, str]]()
+        scores: dict[str, array[float]] = {name: array("d") for name in self.opinions}
         rest = iter(rows)
         with ThreadPoolExecutor(self._concurrent) as pool, out.open("w", encoding="utf-8", newline="") as file:
             write: Callable[[Mapping[str, Any]], None] | None = None
@@ -56,21 +72,26 @@ class Asker:
                     write = write or _writer(file, out, [*self.opinions, *row.others])
                     write({**dict.fromkeys(self.opinions), **given, **row.others})
                     count += 1
-                    scores.update(list(given))
+                    for name, score in given.items():
+                        scores[name].append(score)
                     lost.update(list(missing.items()))
                     on_rows(count)
-        return Given(count, scores, lost)
+        by_opinion = {name: len(of_opinion) for name, of_opinion in scores.items() if of_opinion}
+        return Given(count, by_opinion, lost, self._parts(scores))
+
+    def _parts(self, scores: Mapping[str, array[float]]) -> dict[str, LogSigmoidPart]:
+        """Centers and scales of the opinions that are asked, those whose scores differ."""
+        names = [name for name, of in self.opinions.items() if scores[name] and not isinstance(of, LogSigmoid)]
+        return {name: part for name in names if (part := part_of(scores[name])) is not None}
 
     def _ask(self, row: AnswerRow) -> tuple[dict[str, float], dict[str, str]]:
         """The scores of one row by opinion, and the reasons of those that were lost."""
-        given: dict[str, float] = {}
         lost: dict[str, str] = {}
-        for name, opinion in self.opinions.items():
-            try:
-                given[name] = opinion.ask(self._judge, row.conversation)
-            except Lost as why:
-                lost[name] = why.reason
-        return given, lost
+
+        def lose(name: str, why: Lost) -> None:
+            lost[name] = why.reason
+
+        return opinion_scores(self.opinions, self._judge, row.conversation, lose), lost
 
 
 def _writer(file: Any, path: Path, names: list[str]) -> Callable[[Mapping[str, Any]], None]:

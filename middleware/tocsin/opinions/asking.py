@@ -21,9 +21,11 @@ from tocsin.events.json_lines import JsonLines
 from tocsin.log_throttle import LogThrottle, and_more
 from tocsin.opinions.health import CALLS, LOST, MICROSECONDS, OpinionCounts
 from tocsin.opinions.judge_model import JudgeModel, PacedJudge
+from tocsin.opinions.log_sigmoid import LogSigmoid
 from tocsin.opinions.lost import Lost
 from tocsin.opinions.next_turn import AnswerLabels
-from tocsin.opinions.opinion import ChatModel, Opinion
+from tocsin.opinions.opinion import Opinion
+from tocsin.opinions.opinion_scores import opinion_scores
 from tocsin.opinions.pace import Pace
 from tocsin.protocols.texts import Conversation, Texts
 from tocsin.unscored import Unscored
@@ -54,7 +56,7 @@ class Questions(NamedTuple):
     """
 
     config: SecondOpinionConfig
-    opinions: Mapping[str, Opinion]
+    opinions: Mapping[str, Opinion | LogSigmoid]
     texts: Mapping[str, Texts]  # by method
     judge: JudgeModel
     other_judges: Sequence[JudgeModel] = ()
@@ -187,7 +189,7 @@ class AskingQueue:
             return PacedJudge(model, self.pace, deadline, self._ending, self._count_call)
 
         def scores_of(judge: JudgeModel, lose: Callable[[str, Lost], None]) -> dict[str, float]:
-            return _ask_all(questions.opinions, paced(judge), conversation, lose)
+            return opinion_scores(questions.opinions, paced(judge), conversation, lose)
 
         scores = scores_of(questions.judge, self._lose_opinion)
         if scores and not self._is_closed:  # or nobody takes scores any more
@@ -216,19 +218,6 @@ class AskingQueue:
     def _log(self, reason: str, what: str) -> None:
         if reason != "draining" and (suppressed := self._throttle.admit(reason)) is not None:
             log.warning("model %s: no second opinion (%s): %s%s", self.model, reason, what, and_more(suppressed))
-
-
-def _ask_all(
-    opinions: Mapping[str, Opinion], judge: ChatModel, conversation: Conversation, lose: Callable[[str, Lost], None]
-) -> dict[str, float]:
-    """The scores of the opinions that a judge gives. `lose` gets the others, with the reason."""
-    scores: dict[str, float] = {}
-    for name, opinion in opinions.items():
-        try:
-            scores[name] = opinion.ask(judge, conversation)
-        except Lost as why:
-            lose(name, why)
-    return scores
 
 
 def _texts_of(call: DrawnCall, texts: Mapping[str, Texts]) -> Conversation:

@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from tocsin.opinions.diversity import Diversity
 from tocsin.opinions.lost import REASONS
 from tocsin_calibration.evaluation.agreement import RatingSums
+from tocsin_calibration.evaluation.intraclass import RaterSums
 
 Facts = dict[str, dict[str, int]]  # metric -> label values, joined -> number
 
@@ -21,7 +22,9 @@ GIVEN, LOST, CALLS = "opinions_given", "opinions_lost", "judge_calls"
 MICROSECONDS = "judge_microseconds"
 WAITING = "opinions_waiting"
 AGREEMENT = "judge_agreement"  # the sums that alpha is made of: those of several workers add up
+INTRACLASS = "judge_intraclass"  # likewise those of the intraclass correlation
 DIVERSITY = "answer_diversity"
+JUDGE = "judge"  # and its number: the name of one judge's sum
 MILLION = 1_000_000
 LASTING = (GIVEN, LOST, CALLS, MICROSECONDS)
 
@@ -77,6 +80,7 @@ def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
             family.add_metric(label.split(SEPARATOR), value)
         yield family
     yield from _agreement(of.get(AGREEMENT, {}))
+    yield from _intraclass(of.get(INTRACLASS, {}))
     yield from _diversity(of.get(DIVERSITY, {}))
 
 
@@ -87,6 +91,16 @@ def agreement_facts(model: str, sums: Mapping[str, RatingSums]) -> dict[str, int
         for opinion, of_opinion in sums.items()
         for name, value in of_opinion._asdict().items()
     }
+
+
+def intraclass_facts(model: str, sums: Mapping[str, RaterSums]) -> dict[str, int]:
+    """The sums of each opinion by judge as facts: whole numbers, in millionths."""
+    facts: dict[str, int] = {}
+    for opinion, of_opinion in sums.items():
+        values = {"items": of_opinion.items, "squares": of_opinion.squares, "item_squares": of_opinion.item_squares}
+        values |= {f"{JUDGE}{at}": total for at, total in enumerate(of_opinion.by_rater)}
+        facts |= {SEPARATOR.join((model, opinion, name)): round(value * MILLION) for name, value in values.items()}
+    return facts
 
 
 def diversity_facts(model: str, diversity: Diversity) -> dict[str, int]:
@@ -134,6 +148,24 @@ def _agreement(facts: Mapping[str, int]) -> Iterable[Metric]:
         if not isnan(sums.alpha):
             agreement.add_metric(labels, sums.alpha)
     yield from (agreement, calls)
+
+
+def _intraclass(facts: Mapping[str, int]) -> Iterable[Metric]:
+    correlation = GaugeMetricFamily(
+        "tocsin_judge_intraclass_correlation",
+        "ICC(2,1) of the scores of the latest calls that every judge has scored.",
+        labels=["model", "opinion"],
+    )
+    by_opinion: dict[tuple[str, str], dict[str, float]] = {}
+    for label, number in facts.items():
+        model, opinion, name = label.split(SEPARATOR)
+        by_opinion.setdefault((model, opinion), {})[name] = number / MILLION
+    for labels, values in by_opinion.items():
+        judges = tuple(values[f"{JUDGE}{at}"] for at in range(len(values)) if f"{JUDGE}{at}" in values)
+        sums = RaterSums(round(values["items"]), judges, values["squares"], values["item_squares"])
+        if not isnan(sums.agreement):
+            correlation.add_metric(labels, sums.agreement)
+    yield correlation
 
 
 def lasting_facts(of: Mapping[str, Mapping[str, int]]) -> Facts:

@@ -25,12 +25,14 @@ from tocsin.opinions.health import (
     AGREEMENT,
     DIVERSITY,
     GIVEN,
+    INTRACLASS,
     WAITING,
     Facts,
     OpinionCounts,
     agreement_facts,
     diversity_facts,
     families,
+    intraclass_facts,
 )
 from tocsin.opinions.models import DISBELIEVED, OpinionJudge
 from tocsin.opinions.pace import Pace
@@ -91,14 +93,19 @@ class OpinionSink(Sink):
         """What was given and lost, how many calls wait, how far judges agree, and how answers differ."""
         waiting = {name: drawing.queue.waiting for name, drawing in self._drawing.items()}
         agreement: dict[str, int] = {}
+        intraclass: dict[str, int] = {}
         for name, drawing in self._drawing.items():
             if drawing.agreement is not None:
                 agreement |= agreement_facts(name, drawing.agreement.sums())
+                intraclass |= intraclass_facts(name, drawing.agreement.by_judge())
         diversity: dict[str, int] = {}
         for name, drawing in self._drawing.items():
             if drawing.diversity is not None and (of_window := drawing.diversity.diversity()).answers:
                 diversity |= diversity_facts(name, of_window)
-        return {**self._counts.facts(), WAITING: waiting, AGREEMENT: agreement, DIVERSITY: diversity}
+        return {
+            **self._counts.facts(), WAITING: waiting, AGREEMENT: agreement, INTRACLASS: intraclass,
+            DIVERSITY: diversity,
+        }  # fmt: skip
 
     def collect(self) -> Iterable[Metric]:
         """The same as Prometheus metrics."""

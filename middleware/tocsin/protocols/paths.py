@@ -9,6 +9,7 @@ BEST = "best"  # the token at which the choices together are likeliest
 
 METADATA, INITIAL, TRAILING = "metadata", "initial_metadata", "trailing_metadata"  # the request's, the response's two
 
+PREVIOUS = "previous"  # the side of a signal that a session's previous response had
 _SIDES = ("request", "response")
 _METADATA_KEY = re.compile(r"[0-9a-z_.-]+")
 _TOKEN = re.compile(r"(\$(?=[\[.]|$)|[A-Za-z_][A-Za-z0-9_]*)((?:\[[^\]]*\])*)(?:\.|$)")
@@ -23,7 +24,8 @@ class SignalPath(NamedTuple):
     key that tells in which order a call shows them. `sequences`: parallel answers become rows, `padded` or each the
     `sum` of its values. `said` and `ranks`: the path tells the likeliest tokens of each place but the one that was
     said, which stands in `said`, at that rank from 1 among all. `container` and `tensor`: the path is one of bytes that
-    are safetensors or npz, and the values those of the tensor of that name in it.
+    are safetensors or npz, and the values those of the tensor of that name in it. On the side PREVIOUS, the path is the
+    name of another signal, whose value in the session's previous response this one is.
     """
 
     side: str
@@ -54,6 +56,11 @@ class SignalPath(NamedTuple):
         return bool(self.dtype or self.choices or self.sequences or self.said or self.container)
 
     @property
+    def is_previous(self) -> bool:
+        """Whether it is a signal of the session's previous response."""
+        return self.side == PREVIOUS
+
+    @property
     def is_metadata(self) -> bool:
         """Whether it is a score in the metadata of calls, not in their messages."""
         return self.side in (METADATA, INITIAL, TRAILING)
@@ -70,6 +77,10 @@ def signal_path(value: Any) -> SignalPath:
     """Parse the path of a signal. Raises ValueError with what was expected."""
     if isinstance(value, SignalPath):
         return value
+    if isinstance(value, dict) and PREVIOUS in value:
+        if value.keys() != {PREVIOUS} or not isinstance(value[PREVIOUS], str) or not value[PREVIOUS].isidentifier():
+            raise ValueError("write a signal of the session's previous response as {previous: SIGNAL}")
+        return SignalPath(PREVIOUS, value[PREVIOUS])
     if isinstance(value, dict) and "choices" in value:
         return _choices(value)
     if isinstance(value, dict) and "others" in value:

@@ -23,7 +23,7 @@ from tocsin.protocols.http.routes import Route, is_route
 from tocsin.protocols.http.tensors import InferRoute
 from tocsin.protocols.method import Method
 from tocsin.protocols.oip_method import InferMethod
-from tocsin.protocols.paths import signal_path
+from tocsin.protocols.paths import SignalPath, signal_path
 from tocsin.protocols.settings import MethodConfig, ProtocolConfig, TensorConfig, judged_every
 
 
@@ -112,7 +112,7 @@ def _route(name: str, config: MethodConfig) -> JsonMethod:
         every=judged_every(config.judge),
         content=config.content,
         sequence=config.sequence,
-        signals={name: signal_path(place) for name, place in config.signals.items()},
+        signals=_places(config.signals),
         asks=None if ask is None else JsonAsk(ask.unless, ask.set, strip),
         alternatives=_alternatives(config),
         attributes=config.attributes,
@@ -120,6 +120,17 @@ def _route(name: str, config: MethodConfig) -> JsonMethod:
         error=config.error,
         error_event=config.error_event,
     )
+
+
+def _places(configured: Mapping[str, Any]) -> dict[str, SignalPath]:
+    """Where a method has signals. Raises ValueError where a place is none of its messages."""
+    places = {name: signal_path(place) for name, place in configured.items()}
+    for name, path in places.items():
+        if path.is_previous:
+            raise ValueError(
+                f"signals.{name}: previous is of sessions, which models have: set models.NAME.signals.{name}"
+            )
+    return places
 
 
 def _alternatives(config: MethodConfig) -> Alternatives | None:
@@ -150,7 +161,7 @@ def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm
         sequence=config.sequence,
         ids=None if config.ids is None else Ids(config.ids.request, config.ids.response),
         in_turn=config.in_turn,
-        signals={name: signal_path(place) for name, place in config.signals.items()},
+        signals=_places(config.signals),
         forms=forms,
         asks=asks,
         abort=None if config.abort is None else Abort(abort, config.abort.ids, config.abort.id),

@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from tocsin.configuration.config import Config
-from tocsin.judgement.call_reader import Read
+from tocsin.judgement.call import Read
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.model import GuardedModel, guarded_models
 from tocsin.protocols.rows import Family, Rows

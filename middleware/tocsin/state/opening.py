@@ -11,6 +11,7 @@ from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.state import TIMEOUT, StateConfig
 from tocsin.state.deduplicator import Deduplicator
 from tocsin.state.memory import MemorySessions
+from tocsin.state.previous import MemoryPrevious, PreviousStore, RedisPrevious
 from tocsin.state.redis_claims import RedisClaims
 from tocsin.state.redis_connection import OUTCOMES, RedisConnection
 from tocsin.state.redis_counts import SharedCounts
@@ -46,6 +47,15 @@ class State:
             return MemorySessions(promise.sessions, idle, most)
         name = f"{self._config.prefix}:{model}:{digest.removeprefix('sha256:')[:16]}"
         return RedisSessions(self._connection, name, promise.sessions, list(promise.alphas), idle, most)
+
+    def previous(self, model: str, config: ModelConfig) -> PreviousStore:
+        """What remembers the last signals of a model's sessions: in Redis where their calls may reach several
+        processes.
+        """
+        idle, most = config.session_idle.total_seconds(), config.max_sessions
+        if not config.sessions_hop or self._config is None or self._connection is None:
+            return MemoryPrevious(idle, most)
+        return RedisPrevious(self._connection, f"{self._config.prefix}:{model}:previous", idle, most)
 
     def keep(self, stores: Iterable[SessionStore]) -> None:
         """These are in use; the others are forgotten."""

@@ -47,6 +47,13 @@ end
 return 1
 """
 
+# the signals of a session's response, as text, and idle ms -> those of the response before, '' where none are there.
+EXCHANGE = """
+local before = redis.call('GET', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return before or ''
+"""
+
 # idle ms, sessions...: these were heard of now.
 HEARD = (
     NOW

@@ -60,6 +60,7 @@ PROMISE = {  # what a calm Tocsin shows
     'tocsin_shadow_responses_total{model="digits",severity="none",live="none"}': "0+285x1000",
     'tocsin_shadow_responses_total{model="digits",severity="warning",live="warning"}': "0+12x1000",
     'tocsin_shadow_responses_total{model="digits",severity="none",live="warning"}': "0+3x1000",
+    'tocsin_unscored_total{model="digits",reason="no_previous"}': "0+30x480",  # the first of each session
 }
 DISTURBED: dict[str, dict[str, str]] = {  # what each alert is about, and nothing else
     "TocsinPromiseBroken": {'tocsin_promise_log_evalue{model="digits",severity="critical"}': "7+0x480"},

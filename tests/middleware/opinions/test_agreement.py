@@ -13,7 +13,7 @@ from tests.middleware.opinions.served import PATIENCE, Guarded, guarded, opinion
 
 from tocsin.configuration.second_opinion import AgreementConfig
 from tocsin.opinions.agreement import AgreementWindows
-from tocsin.opinions.health import agreement_facts, families
+from tocsin.opinions.health import agreement_facts, families, intraclass_facts
 from tocsin.relay.health import summed_facts
 
 pytestmark = pytest.mark.long
@@ -88,9 +88,9 @@ def test_a_judge_that_does_not_answer_is_no_disagreement() -> None:
             assert not served.guard.metric("tocsin_judge_agreement_calls", model="m", opinion="rating")
 
 
-def windows() -> AgreementWindows:
+def windows(**more: object) -> AgreementWindows:
     judge = {"url": "http://127.0.0.1:9/v1", "model": "other"}
-    return AgreementWindows(AgreementConfig.model_validate({"judges": [judge]}))
+    return AgreementWindows(AgreementConfig.model_validate({"judges": [judge], **more}))
 
 
 def test_the_agreement_of_workers_is_that_of_their_calls_together() -> None:
@@ -99,7 +99,28 @@ def test_the_agreement_of_workers_is_that_of_their_calls_together() -> None:
     for number, call in enumerate(ratings):
         workers[number % 2].add(call)
         together.add(call)
-    facts = summed_facts([{"judge_agreement": agreement_facts("m", worker.sums())} for worker in workers])
-    shown = {family.name: family.samples[0].value for family in families(facts) if "agreement" in family.name}
+    facts = summed_facts(
+        [
+            {
+                "judge_agreement": agreement_facts("m", worker.sums()),
+                "judge_intraclass": intraclass_facts("m", worker.by_judge()),
+            }
+            for worker in workers
+        ]
+    )
+    shown = {family.name: family.samples[0].value for family in families(facts) if family.samples}
     assert shown["tocsin_judge_agreement"] == pytest.approx(together.sums()["rating"].alpha, abs=1e-4)
     assert shown["tocsin_judge_agreement_calls"] == len(ratings)
+    correlation = together.by_judge()["rating"].agreement
+    assert shown["tocsin_judge_intraclass_correlation"] == pytest.approx(correlation, abs=1e-4)
+
+
+def test_by_the_correlation_calls_that_a_judge_left_out_say_nothing() -> None:
+    by_correlation, by_alpha = windows(at_least=0.667, measure="icc"), windows(at_least=0.667)
+    for number in range(WINDOW):
+        for judges in (by_correlation, by_alpha):
+            judges.add([{"rating": float(number % 2)}, {"rating": float(1 - number % 2)}, {}])
+    assert by_correlation.believes("rating") and not by_alpha.believes("rating")
+    for number in range(WINDOW):
+        by_correlation.add([{"rating": float(number % 2)}, {"rating": float(1 - number % 2)}, {"rating": 0.5}])
+    assert not by_correlation.believes("rating")

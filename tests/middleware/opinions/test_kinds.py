@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from tocsin.configuration.second_opinion import OpinionConfig
 from tocsin.errors import ConfigError
+from tocsin.opinions.log_sigmoid import LogSigmoid
 from tocsin.opinions.lost import Lost
 from tocsin.opinions.opinion import Opinion
 from tocsin.opinions.prompt import Prompt, read_prompt
@@ -46,11 +47,16 @@ class Scripted:
 
 def opinion(**settings: Any) -> Opinion:
     config: OpinionConfig = TypeAdapter(OpinionConfig).validate_python(settings)
-    return opinion_of(config)
+    made_of = opinion_of(config)
+    assert not isinstance(made_of, LogSigmoid)
+    return made_of
 
 
 def test_every_kind_of_the_configuration_is_there() -> None:
-    kinds = {"rating", "rubric", "checklist", "reference", "dissatisfaction", "follow_up", "density_ratio"}
+    kinds = {
+        "rating", "rubric", "checklist", "persona", "reference", "dissatisfaction", "follow_up", "density_ratio",
+        "log_sigmoid",
+    }  # fmt: skip
     assert set(OPINIONS) == kinds and all(OPINIONS[kind].source for kind in kinds)  # type: ignore[attr-defined]
 
 
@@ -96,6 +102,31 @@ def test_a_checklist_is_the_expected_share_of_no() -> None:
     score = opinion(kind="checklist", questions=["Is it polite?", "Is it true?"]).ask(judge, CONVERSATION)
     assert score == pytest.approx((0.1 + 0.75) / 2)
     assert len(judge.prompts) == 2
+
+
+def test_questions_of_a_file_are_as_those_of_the_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "checks.txt"
+    path.write_text("# written by a judge\n\nIs it polite?\n  Is it true?\n")
+    judge = Scripted({"yes": 0.6, "no": 0.4})
+    assert opinion(kind="checklist", questions_file=path).ask(judge, CONVERSATION) == pytest.approx(0.4)
+    assert ["Is it polite?" in judge.prompts[0], "Is it true?" in judge.prompts[1]] == [True, True]
+    path.write_text("# nothing is left\n")
+    with pytest.raises(ConfigError, match="1 to 50 questions"):
+        opinion(kind="checklist", questions_file=path)
+    for neither_or_both in ({}, {"questions": ["Is it true?"], "questions_file": path}):
+        with pytest.raises(ValueError, match="either questions or questions_file"):
+            opinion(kind="checklist", **neither_or_both)
+
+
+def test_a_persona_is_the_probability_that_the_answer_does_not_keep_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "persona.txt"
+    path.write_text("You are Ada, a librarian. You {never} give medical advice.\n")
+    judge = Scripted({"no": 0.3, "Yes": 0.6, "It": 0.1})
+    assert opinion(kind="persona", persona=path).ask(judge, CONVERSATION) == pytest.approx(0.3 / 0.9)
+    assert "You are Ada, a librarian. You {never} give" in judge.prompts[0] and "5, see" in judge.prompts[0]
+    path.write_text(" \n")
+    with pytest.raises(ConfigError, match="describes no persona"):
+        opinion(kind="persona", persona=path)
 
 
 def test_a_reference_is_compared_in_both_orders_so_that_a_place_is_no_preference(tmp_path: Path) -> None:

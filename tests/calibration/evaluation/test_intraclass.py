@@ -1,0 +1,42 @@
+"""Claims about intraclass correlations, held to the published example."""
+
+from __future__ import annotations
+
+from math import isnan
+
+import numpy as np
+import pytest
+
+from tocsin_calibration.evaluation.intraclass import RaterSums, added_raters, rater_sums
+
+# Shrout and Fleiss (1979), table 2: four ratings on six targets.
+TARGETS = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
+
+
+def sums_of(items: list[list[float]]) -> RaterSums:
+    return added_raters(rater_sums(item) for item in items)
+
+
+def test_the_published_example_has_its_published_correlations() -> None:
+    sums = sums_of(TARGETS)
+    assert (round(sums.one_way, 2), round(sums.agreement, 2), round(sums.consistency, 2)) == (0.17, 0.29, 0.71)
+
+
+def test_a_stricter_rater_lowers_agreement_and_not_consistency() -> None:
+    ratings = np.random.default_rng(5).normal(size=20)
+    sums = sums_of([[rating, rating - 1.0] for rating in ratings])
+    assert sums.consistency == pytest.approx(1)
+    assert sums.agreement < 0.8
+    assert sums_of([[rating, rating] for rating in ratings]).agreement == pytest.approx(1)
+
+
+def test_sums_of_groups_add_up_to_those_of_all() -> None:
+    assert added_raters([sums_of(TARGETS[:2]), RaterSums(), sums_of(TARGETS[2:])]) == sums_of(TARGETS)
+    with pytest.raises(ValueError):
+        added_raters([sums_of(TARGETS), rater_sums([1, 2])])
+
+
+@pytest.mark.parametrize("items", [[], [[1, 2]], [[4, 4], [4, 4]], [[1], [2]]])
+def test_where_nothing_can_be_told_a_correlation_is_nan(items: list[list[float]]) -> None:
+    sums = sums_of(items)
+    assert isnan(sums.one_way) and isnan(sums.agreement) and isnan(sums.consistency)
