@@ -19,7 +19,7 @@ from tocsin.http_relay.incoming import CallerRequests
 from tocsin.http_relay.replies import CONTINUE, refusal, written
 from tocsin.http_relay.request import Passage, RelayedRequest
 from tocsin.http_relay.sides import Side, SideHost
-from tocsin.http_relay.upstream import UpstreamHost, UpstreamLink
+from tocsin.http_relay.upstream import MOST_BEHIND, UpstreamHost, UpstreamLink
 from tocsin.judgement.batching import VerdictCallback
 from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask
@@ -179,7 +179,7 @@ class HttpConnection(UpstreamHost):
             self.answer(refusal(403, "UNGUARDED", f"no model guards {head.verb} {head.path}"))
             return
         self.upstream.open()
-        request.begin()
+        request.begin(has_more=bool(self._unread.received))
         if body.is_done:
             request.on_end()
 
@@ -335,9 +335,9 @@ class HttpConnection(UpstreamHost):
     def pace(self) -> None:
         side = self.upstream.side
         if side is not None:
-            side.read(reads=not (self.downstream.is_paused or self.upstream.is_behind))
+            side.read(reads=not (self.downstream.is_paused or self.upstream.is_full))
         is_full = side is not None and (side.is_paused or side.unsent > MOST_UNREAD)
-        waits = is_full or self._is_behind or len(self._unread.received) > MOST_UNREAD
+        waits = is_full or len(self._unread.received) > (MOST_BEHIND if self._is_behind else MOST_UNREAD)
         self.downstream.read(reads=self._is_ending or not waits)
 
     def _evicted(self) -> None:

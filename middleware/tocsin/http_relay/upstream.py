@@ -20,6 +20,8 @@ from tocsin.http_relay.sides import Side, SideHost
 from tocsin.relay.context import RelayContext
 from tocsin.relay.listening import Port
 
+# Bytes that wait for their turn, from which on a socket is read no further: not to read it costs calls of the system.
+MOST_BEHIND = 1 << 14
 MOST_INTERIM = 100  # responses that say that the one is still to come
 
 
@@ -184,8 +186,13 @@ class UpstreamLink:
         self._position = 0
         self.is_behind = True
         self._share.wake(self._flow)
-        if self.is_behind:
+        if self.is_full:
             host.pace()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is not read yet that no more is to come."""
+        return self.is_behind and len(self._unread) - self._position > MOST_BEHIND
 
     def go_on(self) -> None:
         """The caller has caught up."""
