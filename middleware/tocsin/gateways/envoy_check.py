@@ -13,6 +13,7 @@ from tocsin.gateways.needs import Needs, ReachableMethod
 from tocsin.gateways.route_matching import Reached, reached
 
 EXT_PROC = "ext_proc.v3.ExternalProcessor"
+ROUTER = "router.v3.Router"
 DEFAULT_EXCHANGES = 1024  # of a cluster's circuit breaker
 # Filters that change what gRPC looks like: nearer to the model than Tocsin, they leave it what is no gRPC any more.
 TRANSCODERS = {
@@ -103,10 +104,26 @@ def _of_route(
     yield from filter_faults(filter_, needs, methods)
     yield from _rewriting(filter_, reached_here, needs)
     yield from _between(manager, position, methods, where)
-    limit_matters = filter_.response_body == "BUFFERED" or filter_.request_body == "BUFFERED"
-    if limit_matters and not filter_.observes and manager.buffer_limit < needs.max_message:
+    yield from _too_large(manager, filter_, needs)
+    if any(str(at(earlier, "typed_config", "@type") or "").endswith(ROUTER) for earlier in manager.filters[:position]):
+        wrong = "the filter stands behind the router, which must be the last: Envoy does not start"
+        change = "the filter before envoy.filters.http.router"
+        yield EnvoyFault(Effect.FAILS, where, entry.line_of("name"), wrong, change)
+
+
+def _too_large(manager: Manager, filter_: Filter, needs: Needs) -> Iterator[EnvoyFault]:
+    """What Tocsin would read, and Envoy does not buffer for it."""
+    refusals = [
+        f"{status} to {messages}"
+        for status, messages, mode in (
+            (413, "requests", filter_.request_body),
+            (500, "responses", filter_.response_body),
+        )
+        if mode == "BUFFERED"
+    ]
+    if refusals and not filter_.observes and manager.buffer_limit < needs.max_message:
         wrong = (
-            f"Envoy answers 500 to responses of more than {manager.buffer_limit:,} bytes (BUFFERED, "
+            f"Envoy answers {' and '.join(refusals)} of more than {manager.buffer_limit:,} bytes (BUFFERED, "
             f"per_connection_buffer_limit_bytes); max_message is {needs.max_message:,}"
         )
         change = f"per_connection_buffer_limit_bytes: {needs.max_message}"

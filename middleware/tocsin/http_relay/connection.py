@@ -18,7 +18,7 @@ from tocsin.http_relay.replies import CONTINUE, refusal, written
 from tocsin.http_relay.request import Passage, RelayedRequest
 from tocsin.http_relay.request_reader import RequestHost, RequestReader
 from tocsin.http_relay.sides import Side, SideHost
-from tocsin.http_relay.upstream import UpstreamLink
+from tocsin.http_relay.upstream import MOST_BEHIND, UpstreamLink
 from tocsin.judgement.actions import Ask
 from tocsin.judgement.batching import VerdictCallback
 from tocsin.judgement.call import Call
@@ -112,7 +112,7 @@ class HttpConnection(RequestHost):
             self.answer(refusal(403, "UNGUARDED", f"no model guards {head.verb} {head.path}"))
             return
         self.upstream.open()
-        request.begin()
+        request.begin(has_more=bool(self._requests.unread))
         if body.is_done:
             request.on_end()
 
@@ -264,9 +264,9 @@ class HttpConnection(RequestHost):
     def pace(self) -> None:
         side = self.upstream.side
         if side is not None:
-            side.read(reads=not (self.downstream.is_paused or self.upstream.is_behind))
+            side.read(reads=not (self.downstream.is_paused or self.upstream.is_full))
         is_full = side is not None and (side.is_paused or side.unsent > MOST_UNREAD)
-        waits = is_full or self._requests.is_behind or len(self._requests.unread) > MOST_UNREAD
+        waits = is_full or len(self._requests.unread) > (MOST_BEHIND if self._requests.is_behind else MOST_UNREAD)
         self.downstream.read(reads=self._requests.has_ended or not waits)
 
     def _evicted(self) -> None:

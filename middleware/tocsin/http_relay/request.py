@@ -57,14 +57,18 @@ class RelayedRequest:
         self._contents: list[bytes] = []
         self._size = 0
         self.upgrades = bool(head.upgrade) and upgrades
+        self._unsent_head = b""  # goes on with the part of the body that has come with it
         self._head_as_sent = head.raw
         if head.upgrade and not upgrades:  # it is answered as if it had not asked
             self._head_as_sent = head.changed(UPGRADE, [] if head.keeps_alive else [("connection", "close")])
 
-    def begin(self) -> None:
-        """Its head has come."""
+    def begin(self, *, has_more: bool) -> None:
+        """Its head has come; `has_more`: something of its body has come with it, which goes on in the same write."""
         if not self.waits:
-            self._passage.write(self._head_as_sent)
+            if has_more and not self.body.is_done:
+                self._unsent_head = self._head_as_sent
+            else:
+                self._passage.write(self._head_as_sent)
         elif self.head.expects_continue:
             self._passage.allow()
 
@@ -73,6 +77,8 @@ class RelayedRequest:
         if self._discards:
             return
         if not self.waits:
+            if self._unsent_head:
+                raw, self._unsent_head = self._unsent_head + raw, b""
             if raw:
                 self._passage.write(raw)
             return

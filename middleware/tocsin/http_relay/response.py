@@ -110,8 +110,10 @@ class GuardedResponse(RelayedResponse):
             self._raw.append(raw)
             self._gated.charge(len(raw) if content is raw else len(raw) + len(content))
         if content:
-            self._gated.take(self._exchange.on_response_chunk(content))
-            go_on(self._gated, self)
+            segments = self._exchange.on_response_chunk(content)
+            if segments or self._way != BUFFERED:  # else the document is not complete, and waits as it was charged
+                self._gated.take(segments)
+                go_on(self._gated, self)
 
     def on_end(self) -> None:
         if self.is_over:

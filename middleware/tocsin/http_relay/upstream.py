@@ -18,6 +18,9 @@ from tocsin.http_relay.request import RelayedRequest
 from tocsin.http_relay.response import GuardedResponse
 from tocsin.http_relay.sides import Side, SideHost
 
+# Bytes that wait for their turn, from which on a socket is read no further: not to read it costs calls of the system.
+MOST_BEHIND = 1 << 14
+
 
 class UpstreamLink:
     """An upstream connection. `response` is the one that is under way, `keeps` whether another may follow it here,
@@ -150,8 +153,13 @@ class UpstreamLink:
         self._unread.add(data)
         self.is_behind = True
         self._share.wake(self._flow)
-        if self.is_behind:
+        if self.is_full:
             host.pace()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is not read yet that no more is to come."""
+        return self.is_behind and self._unread.size > MOST_BEHIND
 
     def go_on(self) -> None:
         """The caller has caught up."""

@@ -157,7 +157,13 @@ FAULTS: list[tuple[str, dict[str, Any], Change, Effect, str, str]] = [
     ("no cluster", {}, lambda boot: boot["static_resources"]["clusters"].pop(), Effect.PASSES, "no such cluster",
      "attach"),
     ("buffer", {}, lambda boot: (modes(response_body_mode="BUFFERED")(boot), boot["static_resources"]["listeners"][0].
-     update(per_connection_buffer_limit_bytes=1024)), Effect.FAILS, "1,024 bytes", "per_connection_buffer_limit"),
+     update(per_connection_buffer_limit_bytes=1024)), Effect.FAILS, "500 to responses of more than 1,024 bytes",
+     "per_connection_buffer_limit"),
+    ("buffer", {"ask": True}, lambda boot: boot["static_resources"]["listeners"][0].update(
+        per_connection_buffer_limit_bytes=1024), Effect.FAILS, "413 to requests of more than 1,024 bytes",
+     "per_connection_buffer_limit"),
+    ("behind the router", {}, lambda boot: manager(boot)["http_filters"].reverse(), Effect.FAILS, "does not start",
+     "before envoy.filters.http.router"),
     ("brotli", {}, behind("compressor.v3.Compressor", "c", compressor_library={"name": "b", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.compression.brotli.compressor.v3.Brotli"}}), Effect.MAY_PASS,
      "the package brotli", "the router"),
@@ -294,6 +300,17 @@ def test_a_real_envoy_lets_pass_what_the_check_names(
         with envoy(boot, tmp_path / "faulty") as url:
             passed = ask(url, "far", path)
             assert passed.status_code == 200 and b'"logprob":-6.0' in passed.content
+
+
+@pytest.mark.long
+def test_a_real_envoy_refuses_requests_that_it_does_not_buffer(tokens: Path, tmp_path: Path) -> None:
+    with judged_by(tokens, "annotate", ask=True) as (config, guard, upstream, _):
+        boot = attached_bootstrap(config, guard, upstream, codec="HTTP1")
+        boot["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 1_024
+        (finding,) = checked(boot, config, guard)
+        assert "413 to requests of more than 1,024 bytes" in finding.wrong
+        with envoy(boot, tmp_path) as url:
+            assert [ask(url, prompt).status_code for prompt in ("safe", "safe" * 5_000)] == [200, 413]
 
 
 @pytest.mark.long

@@ -23,11 +23,13 @@ from benchmarks.harness.chat import (
     stream,
     tokens_bundle,
 )
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tocsin.judgement.guard import Guard
+from tocsin.protocols.http.document import Document
 from tocsin.protocols.http.framing import ServerSentEvents
+from tocsin.unscored import Unscored
 from tocsin_calibration import Bundle
 from tocsin_detectors import Observations
 
@@ -157,6 +159,51 @@ def test_what_cannot_be_read_alike_by_everybody_is_counted(guard: Guard, case: s
     if content:
         raw, pieces = judged(guard, b"data: " + content + b"\n\n", SSE)
         assert [piece.verdict and piece.verdict.unscored for piece in pieces][:1] == [reason], case
+
+
+def written_object(members: list[tuple[str, str]]) -> str:
+    """A JSON object of these members, as they are written."""
+    return "{" + ",".join(f"{name}:{value}" for name, value in members) + "}"
+
+
+NAMES = st.sampled_from(['"logprob"', '"l\\u006fgprob"', '"other"', '"top"'])
+VALUES = st.recursive(
+    st.sampled_from(["1", "-0.5", "null", '"logprob"', '"logpro\\u0062"', '"x"', '"a\\n"']),
+    lambda values: (
+        st.lists(st.tuples(NAMES, values), max_size=3).map(written_object)
+        | st.lists(values, max_size=2).map(lambda items: f"[{','.join(items)}]")
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.lists(st.lists(st.tuples(NAMES, VALUES), max_size=4).map(written_object), max_size=4), VALUES)
+@example(['{"logprob":1,"logprob":2}'], '"logpro\\u0062"')  # read as text, which looks like the member that is missing
+@example(['{"logprob":1}'], '"logprob"')
+@example(['{"logprob":1}'], "9" * 30)
+def test_a_second_value_beside_the_one_that_was_read_is_found_wherever_names_occur(items: list[str], text: str) -> None:
+    document = Document("response")
+    document.place("choices[].logprob", "number")
+    document.place("model", "text")
+    content = f'{{"model":{text},"choices":[{",".join(items)}]}}'.encode()
+    try:
+        decoded = document.decode(content)
+    except Unscored:
+        return
+
+    def has_second(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        nonlocal is_double
+        is_double = is_double or [name for name, _ in pairs].count("logprob") > 1
+        return dict(pairs)
+
+    is_double = False
+    for choice in items:
+        json.loads(choice, object_pairs_hook=has_second)
+    if is_double:
+        with pytest.raises(Unscored, match="two members"):
+            document.require_single(content, decoded, ["logprob"])
+    else:
+        document.require_single(content, decoded, ["logprob"])
 
 
 @given(st.binary(max_size=400) | st.text(max_size=300).map(str.encode))

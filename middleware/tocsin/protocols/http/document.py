@@ -9,7 +9,6 @@ document in which a value that was read has a second one beside it, so that what
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -30,6 +29,7 @@ from tocsin.protocols.http.following import (
     through,
 )
 from tocsin.protocols.http.node import Node
+from tocsin.protocols.http.single_members import error_kind, require_single_members, written_again
 from tocsin.protocols.paths import Step, steps
 from tocsin.unscored import Unscored
 
@@ -102,18 +102,27 @@ class Document:
         """Raises Unscored `undecodable` where one of these last members of paths may have a second value beside the one
         that was read. With `any_case`, names that differ only in case count as the same, as Go's parser treats them.
 
-        Where a name occurs in the document's bytes as often as it was read, there is no second value. Where it occurs
-        more often, the document is searched.
+        Where a name occurs in the document's bytes as often as in what was read of it, written as JSON again, there is
+        no second value. An escaped letter might add a name to what is written, so where there are such the values are
+        counted one by one. Where a name still occurs more often, the document is searched.
         """
         searched = content.lower() if any_case else content
+        has_escapes = b"\\" in content
+        escapes_letters = has_escapes and (b"\\u" in content or b"\\/" in content)
+        written: bytes | None = b"" if any_case or escapes_letters else None
         for name in names:
-            occurrences = searched.count(_quoted(name, any_case))
-            if occurrences > 1 and not self._accounts_for(occurrences, name, document):
-                self._search(content, any_case)
+            quoted = _quoted(name, any_case)
+            occurrences = searched.count(quoted)
+            if occurrences <= 1:
+                continue
+            if written is None:
+                written = written_again(document)
+            if written.count(quoted) != occurrences and not self._accounts_for(occurrences, name, document):
+                require_single_members(content, self.names, self.side, any_case=any_case)
                 return
         is_odd = any_case and not content.isascii() and any(letter in content for letter in _FOLDED_TO_ASCII)
-        if is_odd or (b"\\" in content and _ESCAPED_NAME.search(content)):
-            self._search(content, any_case)
+        if is_odd or (has_escapes and _ESCAPED_NAME.search(content)):
+            require_single_members(content, self.names, self.side, any_case=any_case)
 
     def _accounts_for(self, occurrences: int, name: str, document: Any) -> bool:
         """Whether a name was read that many times."""
@@ -124,34 +133,10 @@ class Document:
                 return True
         return False
 
-    def _search(self, content: bytes, any_case: bool) -> None:
-        """Raises Unscored `undecodable` where an object has two members of a name that is on a path."""
-        names = {name.casefold() for name in self.names} if any_case else self.names
-
-        def unique(pairs: Sequence[tuple[str, Any]]) -> None:
-            present: set[str] = set()
-            for name, _ in pairs:
-                compared = name.casefold() if any_case else name
-                if compared in names and compared in present:
-                    raise _SecondMember(name)
-                present.add(compared)
-
-        try:
-            json.loads(content, object_pairs_hook=unique)
-        except _SecondMember as second:
-            problem = f"has two members '{second}', of which parsers take one or the other"
-            raise Unscored("undecodable", f"the {self.side} {problem}") from None
-        except (ValueError, RecursionError) as error:
-            raise Unscored("undecodable", f"the {self.side} cannot be read: {error_kind(error)}") from None
-
 
 @cache
 def _quoted(name: str, any_case: bool) -> bytes:
     return f'"{name.lower() if any_case else name}"'.encode()
-
-
-class _SecondMember(Exception):
-    """An object has two members of one name."""
 
 
 class _End(NamedTuple):
@@ -282,11 +267,6 @@ def _is_present(value: Any) -> bool:
     if isinstance(value, msgspec.Raw):
         return bytes(value).strip() not in _EMPTY
     return value is not None and value is not False and value != "" and value != []
-
-
-def error_kind(error: Exception) -> str:
-    """An error of a document, without the document's content."""
-    return str(error).partition("\n")[0][:200]
 
 
 _ESCAPED_NAME = re.compile(rb'\\u[^"]*"\s*:')

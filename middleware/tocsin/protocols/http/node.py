@@ -47,7 +47,7 @@ class Node:
                 (name, child.optional(), None) for name, child in zip(attributes, self.members.values(), strict=True)
             ]
             rename = dict(zip(attributes, self.members, strict=True))
-            options.append(msgspec.defstruct("Members", fields, rename=rename, gc=False))
+            options.append(msgspec.defstruct("Members", fields, rename=rename, omit_defaults=True, gc=False))
         if self.element is not None:
             inner = self.element.type()
             options = [option for option in options if option is not _NUMBERS] + [list[inner]]  # type: ignore[valid-type]

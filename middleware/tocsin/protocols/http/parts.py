@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from tocsin.protocols.http.document import BOM, error_kind
+from tocsin.protocols.http.document import BOM
+from tocsin.protocols.http.single_members import error_kind
 from tocsin.unscored import Unscored
 
 _MEMBERS: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
