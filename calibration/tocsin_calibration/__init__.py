@@ -8,7 +8,8 @@ from tocsin_calibration.bundle import Bundle
 from tocsin_calibration.calibrating import calibrate, calibrate_sessions
 from tocsin_calibration.errors import BundleError, CalibrationError, CalibrationFault
 from tocsin_calibration.evaluation.comparison import Comparison, compare
-from tocsin_calibration.evaluation.evaluate import Evaluation, evaluate
+from tocsin_calibration.evaluation.evaluate import evaluate
+from tocsin_calibration.evaluation.results import Evaluation
 from tocsin_calibration.online.adaptive import ACI, ConformalPID, DtACI
 from tocsin_calibration.online.alarm_rate import promise_log_evalue, promise_test, quiet_test
 from tocsin_calibration.online.collecting import Reservoir, Rolling
