@@ -15,11 +15,11 @@ HOT = """
     middleware/tocsin/relay/{holding,local_reply,managed,scorer_queue}.py
     middleware/tocsin/relay/{method_paths,request_block,response_block,stream,stream_host,stream_messages}.py
     middleware/tocsin/relay/{transparent,upstream,verdict_fields,windows}.py
-    middleware/tocsin/http_relay/{bodies,connection,context,fair_share,first_bytes,heads,hosts,incoming,passing,request}.py
-    middleware/tocsin/http_relay/{request_reader,response,sides,upstream,writing}.py
+    middleware/tocsin/http_relay/{bodies,caller_reader,connection,context,fair_share,first_bytes,heads,hosts,incoming,passing,request}.py
+    middleware/tocsin/http_relay/{response,sides,upstream,writing}.py
     middleware/tocsin/exchange/{exchange,gated,opening,replies,segments,sending}.py
     middleware/tocsin/grpc_wire/{content_types,deframer}.py
-    middleware/tocsin/http2/{frames,headers,receive_window,send_window,splitter,unfinished_block}.py
+    middleware/tocsin/http2/{frames,header_literals,headers,receive_window,send_window,splitter,unfinished_block}.py
     middleware/tocsin/judgement/{actions,batch_verdicts,batching,call,call_plan,call_reader,gate,guard,held_items,judge}.py
     middleware/tocsin/judgement/{key_finder,message_run,model,reporting,run_reading,scoring,signal_readers,signal_shapes}.py
     middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_layouts,oip_method,rows}.py

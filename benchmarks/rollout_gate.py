@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks.report import Check, arguments, at_most, console, finish
+from tocsin_calibration.online.ratio_alternatives import Direction
 from tocsin_calibration.online.rollout_gate import RolloutGate
-from tocsin_calibration.online.two_streams import AgainstRate, Direction, Pairs, StreamComparison, Streams
+from tocsin_calibration.online.two_streams import AgainstRate, Pairs, StreamComparison, Streams
 from tocsin_calibration.thresholds.binomial import binomial_quantile
 
 RUNS, RESPONSES, BATCH, TIMES = 500, 20_000, 50, 4

@@ -128,7 +128,7 @@ def test_no_name_is_a_dumping_ground() -> None:
 
 LONGEST_BODY = 60  # lines of a function, without its signature (of a command: its options) and its docstring
 LONG = {
-    "middleware/tocsin/http2/splitter.py: cut",  # the loop over every frame: its state stands in local variables
+    "middleware/tocsin/http2/splitter.py: split",  # the loop over every frame: its state stands in local variables
     "middleware/tocsin/relay/request_block.py: _walk_head",  # one pass over HPACK's octets: a call for each costs more
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.dataplane.messages import PATH, response
 from tocsin.http2 import frames
-from tocsin.http2.headers import literal
+from tocsin.http2.header_literals import literal
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.model import GuardedModel

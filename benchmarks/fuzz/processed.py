@@ -15,7 +15,7 @@ from tocsin.ext_proc.requests import MessageError, read_fields, read_request
 from tocsin.ext_proc.server import ExtProcServer
 from tocsin.grpc_wire.deframer import framed
 from tocsin.http2.frames import DATA, END_HEADERS, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame
-from tocsin.http2.headers import block
+from tocsin.http2.header_literals import block
 from tocsin.judgement.batching import Batcher
 from tocsin.memory import MemoryBudget
 from tocsin.relay.descriptors import Descriptors

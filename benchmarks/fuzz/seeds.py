@@ -7,7 +7,7 @@ import struct
 
 from benchmarks.harness.parts import INFER, STREAM_INFER, inference, safe_traffic, streamed
 from tocsin.http2.frames import SETTINGS, frame
-from tocsin.http2.headers import block
+from tocsin.http2.header_literals import block
 
 SAFE = safe_traffic(4)
 REQUEST = block([(":method", "POST"), (":path", INFER), ("content-type", "application/grpc"), ("x-session", "s")])

@@ -2,7 +2,8 @@ from .bundle import Bundle
 from .calibrating import calibrate, calibrate_sessions
 from .errors import BundleError, CalibrationError, CalibrationFault
 from .evaluation.comparison import Comparison, compare
-from .evaluation.evaluate import Evaluation, evaluate
+from .evaluation.evaluate import evaluate
+from .evaluation.results import Evaluation
 from .online.adaptive import ACI, ConformalPID, DtACI
 from .online.alarm_rate import promise_log_evalue, promise_test, quiet_test
 from .online.collecting import Reservoir, Rolling

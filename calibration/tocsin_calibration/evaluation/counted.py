@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin_calibration.errors import CalibrationError
-from tocsin_calibration.evaluation.evaluate import BINS, Evaluation
 from tocsin_calibration.evaluation.kept import kept_within
+from tocsin_calibration.evaluation.results import BINS, Evaluation
 from tocsin_calibration.promise import Promise
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from html import escape
 from math import exp
 
-from tocsin_calibration.evaluation.evaluate import Evaluation, Labelled, Power
 from tocsin_calibration.evaluation.kept import PromiseCheck
 from tocsin_calibration.evaluation.page import facts_table, page
 from tocsin_calibration.evaluation.pictures import ChartRow, Line, histogram, intervals, lines
+from tocsin_calibration.evaluation.results import Evaluation, Labelled, Power
 from tocsin_calibration.wording import percent
 
 

@@ -19,7 +19,8 @@ from typing import Any, Literal
 import numpy as np
 
 from tocsin_calibration.errors import CalibrationError
-from tocsin_calibration.online.two_streams import ALMOST_ONE, Direction, Floats, StreamComparison, log_mixture
+from tocsin_calibration.online.ratio_alternatives import Direction, log_mixture
+from tocsin_calibration.online.two_streams import ALMOST_ONE, Floats, StreamComparison
 
 Decision = Literal["promote", "continue", "abort"]
 FURTHEST = 1e3  # ratio of rates, and its inverse, beyond which an interval does not say more

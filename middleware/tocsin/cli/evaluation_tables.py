@@ -6,7 +6,7 @@ from rich.console import Console
 
 from tocsin.cli.tables import print_table
 from tocsin_calibration import Evaluation
-from tocsin_calibration.evaluation.evaluate import Labelled, Power
+from tocsin_calibration.evaluation.results import Labelled, Power
 
 
 def show_evaluation(console: Console, evaluation: Evaluation) -> None:

@@ -13,7 +13,7 @@ from tocsin.ext_proc.requests import Fields, MessageError, read_request
 from tocsin.grpc_wire.content_types import is_grpc
 from tocsin.grpc_wire.deframer import MessageDeframer, framed, whole_message
 from tocsin.http2 import frames
-from tocsin.http2.headers import block
+from tocsin.http2.header_literals import block
 from tocsin.judgement.actions import Ask, Outcome
 from tocsin.judgement.call import Call
 from tocsin.outbound_http import Answer, HttpCall, HttpTarget, send_aio

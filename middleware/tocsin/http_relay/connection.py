@@ -12,11 +12,11 @@ from collections.abc import Callable
 from tocsin.exchange.replies import Reply
 from tocsin.http_relay.again import SendingAgain
 from tocsin.http_relay.bodies import body_of
+from tocsin.http_relay.caller_reader import CallerHost, CallerReader
 from tocsin.http_relay.context import HttpContext
 from tocsin.http_relay.heads import Http1Request
 from tocsin.http_relay.replies import CONTINUE, refusal, written
 from tocsin.http_relay.request import Passage, RelayedRequest
-from tocsin.http_relay.request_reader import RequestHost, RequestReader
 from tocsin.http_relay.sides import Side, SideHost
 from tocsin.http_relay.upstream import MOST_BEHIND, UpstreamLink
 from tocsin.judgement.actions import Ask
@@ -29,7 +29,7 @@ MOST_UNREAD = 1 << 16  # bytes of requests that wait for the response before the
 LINGERS = 1.0  # seconds in which a caller that still sends may read why nobody listens
 
 
-class HttpConnection(RequestHost):
+class HttpConnection(CallerHost):
     """Both sides, the request that is under way between them, and its response."""
 
     def __init__(self, context: HttpContext, port: Port) -> None:
@@ -44,7 +44,7 @@ class HttpConnection(RequestHost):
         self.downstream = Side(_CallerSocket(self))
         self.upstream = UpstreamLink(self, context.share)
         self.is_tunnel = False  # the upstream has changed to another protocol
-        self._requests = RequestReader(self, context)
+        self._requests = CallerReader(self, context)
         self.is_draining = False
         self._half_closed = False  # the caller writes no more
         self._again = SendingAgain(port)

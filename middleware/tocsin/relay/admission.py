@@ -5,8 +5,8 @@ from __future__ import annotations
 from tocsin.grpc_wire.content_types import is_grpc
 from tocsin.http2 import frames
 from tocsin.http2.frames import END_STREAM, PADDED, FrameError
+from tocsin.http2.header_literals import block as block_of
 from tocsin.http2.headers import HeaderError, HeadersTooLong
-from tocsin.http2.headers import block as block_of
 from tocsin.judgement.call import Call
 from tocsin.judgement.call_plan import CallPlan
 from tocsin.relay.asking import AskingStream

@@ -6,7 +6,7 @@ from base64 import b64encode
 from urllib.parse import quote
 
 from tocsin.http2 import frames
-from tocsin.http2.headers import block
+from tocsin.http2.header_literals import block
 from tocsin.judgement.policy import DETAILS_KEY, Replacement
 from tocsin.relay.verdict_fields import split_verdicts, verdict_field
 from tocsin.verdict import Verdict

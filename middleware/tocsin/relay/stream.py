@@ -7,7 +7,8 @@ from asyncio import TimerHandle
 from collections.abc import Mapping, Sequence
 
 from tocsin.http2 import frames
-from tocsin.http2.headers import HeaderError, literal_parts
+from tocsin.http2.header_literals import literal_parts
+from tocsin.http2.headers import HeaderError
 from tocsin.judgement.accepting import accept_verdict
 from tocsin.judgement.call import Call
 from tocsin.judgement.message_run import MessageRun

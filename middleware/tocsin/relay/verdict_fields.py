@@ -9,7 +9,8 @@ from typing import NamedTuple
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.table import HeaderTable
 
-from tocsin.http2.headers import STATIC_TABLE, HeaderError, integer, literal_parts
+from tocsin.http2.header_literals import literal_parts
+from tocsin.http2.headers import STATIC_TABLE, HeaderError, integer
 from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY, Verdict
 from tocsin.verdict_reading import MAX_TEXT
 

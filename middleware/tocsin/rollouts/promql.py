@@ -15,7 +15,7 @@ from typing import Literal
 
 from tocsin.rollouts.names import ALARMS, TOTAL
 from tocsin.rollouts.prometheus import SCRAPE_DELAY
-from tocsin_calibration.online.two_streams import HIGHEST, Direction, alternatives
+from tocsin_calibration.online.ratio_alternatives import HIGHEST, Direction, alternatives
 
 MAX_EXPONENT = 700  # of which exp is a finite number
 

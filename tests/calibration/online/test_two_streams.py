@@ -10,17 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from tocsin_calibration import CalibrationError
+from tocsin_calibration.online.ratio_alternatives import Direction, alternatives, log_mixture
 from tocsin_calibration.online.rollout_gate import RolloutGate, rate_interval, ratio_interval
-from tocsin_calibration.online.two_streams import (
-    AgainstRate,
-    Direction,
-    Pairs,
-    StreamComparison,
-    Streams,
-    alternatives,
-    boundary,
-    log_mixture,
-)
+from tocsin_calibration.online.two_streams import AgainstRate, Pairs, StreamComparison, Streams, boundary
 from tocsin_calibration.thresholds.binomial import binomial_quantile
 
 RUNS, SURE = 500, 1 - 1e-4

@@ -19,7 +19,7 @@ from tests.middleware.ext_proc.served import ANSWERS, configuration, eventually
 
 from tocsin.configuration.listener import Limits
 from tocsin.grpc_wire.deframer import framed
-from tocsin.http2.headers import block
+from tocsin.http2.header_literals import block
 
 PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 HEADERS = block([(":method", "POST"), (":scheme", "http"), (":path", PROCESS), ("content-type", "application/grpc")])

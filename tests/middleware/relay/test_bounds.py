@@ -24,7 +24,7 @@ from tests.middleware.relay.test_windows import HELLO, answer, frames_of
 
 from tocsin.grpc_wire.deframer import framed
 from tocsin.http2.frames import FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, PREFACE, PROTOCOL_ERROR, frame
-from tocsin.http2.headers import block
+from tocsin.http2.header_literals import block
 from tocsin.http2.receive_window import CONNECTION_WINDOW, STREAM_WINDOW
 from tocsin.http2.send_window import SendWindow
 from tocsin.memory import MemoryBudget

@@ -28,7 +28,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tocsin.http2.frames import PREFACE, frame
-from tocsin.http2.headers import block
+from tocsin.http2.header_literals import block
 from tocsin.judgement.guard import Guard
 from tocsin.relay.server import Relay
 from tocsin.verdict import METADATA_KEY, Verdict

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.raw_client import field, integer, string
 
-from tocsin.http2.headers import KEPT_SIZE, STATIC_FIELDS, HeaderError, HeaderFilter, HeaderReader, block, literal
+from tocsin.http2.header_literals import block, literal
+from tocsin.http2.headers import KEPT_SIZE, STATIC_FIELDS, HeaderError, HeaderFilter, HeaderReader
 from tocsin.relay.request_block import RequestFields, every_field
 
 WANTED = (":path", ":status", "content-type", "grpc-encoding", "grpc-status", "traceparent")

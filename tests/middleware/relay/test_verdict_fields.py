@@ -8,7 +8,8 @@ from hpack.huffman_table import decode_huffman
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin.http2.headers import HeaderError, literal
+from tocsin.http2.header_literals import literal
+from tocsin.http2.headers import HeaderError
 from tocsin.relay.verdict_fields import split_verdicts, verdict_field, verdict_text
 from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY, Verdict
 

@@ -32,7 +32,7 @@ from tests.middleware.relay.test_verdict_fields import SPELLINGS
 
 import tocsin
 from tocsin.grpc_wire.deframer import framed
-from tocsin.http2.headers import literal
+from tocsin.http2.header_literals import literal
 from tocsin.judgement.guard import Guard
 from tocsin.verdict import METADATA_KEY, USUAL_LIST_SIZE, Verdict
 

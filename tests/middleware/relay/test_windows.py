@@ -29,7 +29,7 @@ from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, Set
 
 from tocsin.grpc_wire.deframer import framed
 from tocsin.http2.frames import PREFACE
-from tocsin.http2.headers import block
+from tocsin.http2.header_literals import block
 from tocsin.http2.receive_window import CONNECTION_WINDOW
 from tocsin.http2.send_window import INITIAL_WINDOW
 from tocsin.judgement.guard import Guard

@@ -36,7 +36,7 @@ from tocsin.cli.reload import reload as reload_command
 from tocsin.configuration.config import Config
 from tocsin.errors import ReloadError, StartError
 from tocsin.http2.frames import PREFACE
-from tocsin.http2.headers import block
+from tocsin.http2.header_literals import block
 from tocsin.judgement.guard import Guard
 
 ANSWERS = {b"safe": inference(safe_traffic(4, seed=3), slice(0, 1)), b"far": inference(far_away(1), slice(0, 1))}

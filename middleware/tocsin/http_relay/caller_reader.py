@@ -10,7 +10,7 @@ from tocsin.http_relay.hosts import UpstreamHost
 from tocsin.http_relay.incoming import CallerRequests
 
 
-class RequestHost(UpstreamHost):
+class CallerHost(UpstreamHost):
     """A connection, as the reader of its requests knows it."""
 
     is_draining: bool
@@ -28,14 +28,14 @@ class RequestHost(UpstreamHost):
         raise NotImplementedError
 
 
-class RequestReader:
+class CallerReader:
     """What comes of the next request waits until the response before it is sent.
 
     `is_behind`: something has come that is not read yet, because others have their turn. `has_ended`: nothing more is
     read of the caller.
     """
 
-    def __init__(self, host: RequestHost, context: HttpContext) -> None:
+    def __init__(self, host: CallerHost, context: HttpContext) -> None:
         self.is_behind = False
         self.has_ended = False
         self._host = host
