@@ -15,9 +15,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import rich.table
 
+from benchmarks.dataplane import costs
 from benchmarks.dataplane.bench import Bench
 from benchmarks.dataplane.breakdown import breakdown
 from benchmarks.dataplane.channels import added
@@ -36,6 +38,7 @@ TABLES: dict[str, Callable[[Bench], Table]] = {
     "workers": Bench.workers,
     "telling": Bench.telling,
 }
+APART = ("channels", "costs")  # measured without the other tables' hops
 
 
 def main() -> None:
@@ -43,9 +46,9 @@ def main() -> None:
         __doc__ or "",
         rounds={"type": int, "default": 5, "help": "how often each hop is measured in each shape"},
         quick={"action": "store_true", "help": "only the first table"},
-        only={"nargs": "*", "choices": [*TABLES, "channels"], "help": "these tables, besides the first row of hops"},
+        only={"nargs": "*", "choices": [*TABLES, *APART], "help": "these tables, besides the first row of hops"},
     )
-    wanted = options.only or (["hops"] if options.quick else [*TABLES, "channels"])
+    wanted = options.only or (["hops"] if options.quick else [*TABLES, *APART])
     if lacking := missing():
         raise SystemExit(f"this benchmark needs programs that are not installed: {lacking}")
     with tempfile.TemporaryDirectory(prefix="tocsin-dataplane-") as folder:
@@ -58,10 +61,11 @@ def main() -> None:
         config = Path(folder) / "scored-annotate.yaml"
         spent = breakdown(config, bench.observations)
         channels = added(config) if "channels" in wanted else {}
+        cells = costs.measure(Path(folder), options.rounds) if "costs" in wanted else []
     for name, table in tables.items():
         print_table(name, table)
     print_spent(spent)
-    facts = {
+    facts: dict[str, Any] = {
         name: {hop: {k: v._asdict() for k, v in row.items()} for hop, row in t.items()} for name, t in tables.items()
     }
     results = [check for name, table in tables.items() for check in CHECKS[name](table)]
@@ -70,7 +74,11 @@ def main() -> None:
     for kind, row in channels.items():
         console.print(f"a call through a {kind} channel: {row['plain']:.0f} us of CPU, guarded {row['guarded']:.0f} us")
         results.append(at_most(f"guarded {kind} channel: CPU added to a call, us", row["added"], CHANNEL))
-    finish({**facts, "spent_us": spent, "telling_us": bench.telling_us, "channels": channels}, results, options.json)
+    facts |= {"spent_us": spent, "telling_us": bench.telling_us, "channels": channels}
+    if cells:
+        facts["costs"], more = costs.report(cells)
+        results += more
+    finish(facts, results, options.json)
 
 
 def print_table(name: str, results: Table) -> None:

@@ -41,13 +41,18 @@ def request() -> bytes:
 
 def response(observations: Observations, row: int, *, padding: int = 0) -> bytes:
     """One inference response; `padding`: bytes of a tensor that nobody reads."""
+    return responses(observations.take(slice(row, row + 1)), 1, padding=padding)
+
+
+def responses(observations: Observations, rows: int, *, padding: int = 0) -> bytes:
+    """One inference response with the first so many rows."""
     message = oip.Response(model_name="bench", model_version="1", id="6d9b4f2e")
     for name, values in observations.items():
-        message.outputs.add(name=name, datatype="FP32").shape.extend([1, values.shape[1]])
-        message.raw_output_contents.append(values[row].tobytes())
+        message.outputs.add(name=name, datatype="FP32").shape.extend([rows, values.shape[1]])
+        message.raw_output_contents.append(values[:rows].tobytes())
     if padding:
-        message.outputs.add(name="picture", datatype="UINT8").shape.extend([1, padding])
-        message.raw_output_contents.append(bytes(padding))
+        message.outputs.add(name="picture", datatype="UINT8").shape.extend([rows, padding // rows])
+        message.raw_output_contents.append(bytes(padding // rows * rows))
     return bytes(message.SerializeToString())
 
 

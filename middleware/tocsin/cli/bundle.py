@@ -1,4 +1,4 @@
-"""tocsin bundle show|verify|fetch"""
+"""tocsin bundle show|time|verify|fetch"""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from tocsin.cli.bundle_time import time_
 from tocsin.cli.bundle_traffic import Traffic, show_worth, traffic
-from tocsin.cli.tables import print_table
-from tocsin.errors import ConfigError
 from tocsin.fetching import SOURCES
 from tocsin.fetching import fetch as fetch_bundle
 from tocsin_calibration import Bundle, BundleError, Promise
 from tocsin_calibration.thresholds.joint import meaning
 from tocsin_calibration.wording import of_scales
 from tocsin_detectors import DetectorError
-from tocsin_detectors.costs import costs_by_detector
 
 app = typer.Typer(help="Look at bundles, and fetch them.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="A bundle.")]
+
+app.command("time")(time_)
 
 
 @app.command()
@@ -111,26 +111,6 @@ def _show_promise(console: Console, promise: Promise, responses: int) -> None:
         if by_group and promise.others is None:
             text = "too few responses even together, so no promise and no evidence"
         console.print(f"           {text}: {', '.join(promise.pooled)}")
-
-
-@app.command("time")
-def time_(
-    file: File,
-    rows: Annotated[list[int] | None, typer.Option(min=1, help="Responses in a batch; may be given again.")] = None,
-) -> None:
-    """Time each detector of a bundle on this machine, one thread, on zeros."""
-    try:
-        import onnx  # noqa: F401
-    except ImportError:
-        raise ConfigError("timing detectors one by one needs onnx: pip install 'tocsin[fit]'") from None
-    scorer, batches = Bundle.read(file).scorer, rows or [1, 8, 64]
-    with _naming(file):
-        together = [scorer.cost(size) for size in batches]
-        alone = [costs_by_detector(scorer, size) for size in batches]
-    table_rows = [[name, *(f"{1e6 * costs[name]:,.1f} us" for costs in alone)] for name in scorer.detectors]
-    table_rows.append(["all, as one graph", *(f"{1e6 * cost:,.1f} us" for cost in together)])
-    console = Console(highlight=False, soft_wrap=True)
-    print_table(console, ("a response, alone", *(f"in batches of {size}" for size in batches)), table_rows, right=True)
 
 
 @app.command()

@@ -86,6 +86,7 @@ def test_verify_accepts_whole_bundles_only(calibrated_bundle: Path, tmp_path: Pa
     assert "whole, unaltered, calibrated" in tocsin("bundle", "verify", calibrated_bundle).stdout
     timed = tocsin("bundle", "time", calibrated_bundle, "--rows", "8").stdout
     assert "in batches of 8" in timed and "all, as one graph" in timed and "entropy" in timed
+    assert "for a response of 4 KB, predicted" in timed and "enforce" in timed
     damaged = tmp_path / "damaged.tocsin"
     content = bytearray(calibrated_bundle.read_bytes())
     content[len(content) // 2] ^= 1
