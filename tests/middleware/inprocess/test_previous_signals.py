@@ -73,7 +73,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def expected_of(bundle: Path) -> list[tuple[str | None, float]]:
     """The severity and the p-value of each call but the first of its session, from the two chunks themselves."""
-    stac_bundle, before = Bundle.read(bundle), {}
+    stac_bundle = Bundle.read(bundle)
+    before: dict[str, NDArray[np.float32]] = {}
     result: list[tuple[str | None, float]] = []
     for name in CALLS:
         if name[0] in before:
