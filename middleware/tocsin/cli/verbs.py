@@ -24,7 +24,8 @@ VERBS = {  # each has a file here, with a function of that name or an `app`: the
     "judge.",
     "checklist": "Have a judge write a checklist for a family of prompts, once, for people to review. The file is sent "
     "to it.",
-    "watch": "Follow a log of scores against a bundle: alarms as they come, and the evidence on the promise.",
+    "watch": "Follow a log or a histogram of scores against a bundle: alarms as they come, and the evidence on the "
+    "promise.",
     "select": "Select the responses of a batch to release, so that at most a share of them is bad, in expectation.",
     "sets": "Compute prediction sets of label combinations that contain the true one as often as promised.",
     "harmonise": "Score each answer by how strongly several weak sources together contradict it. Needs no labels.",

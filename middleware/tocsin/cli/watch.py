@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,17 +13,24 @@ import typer
 from rich.console import Console
 
 from tocsin.cli.log_lines import one_line
+from tocsin.cli.standing_lines import evalue, standing_line
+from tocsin.cli.watch_histogram import HistogramSource, watch_histogram
 from tocsin.errors import ConfigError
 from tocsin.replay.following import lines_of
-from tocsin.replay.log_watch import LoggedAlarm, LogWatch, Standing
+from tocsin.replay.log_watch import LoggedAlarm, LogWatch
 from tocsin_calibration import Bundle, CalibrationError
-from tocsin_calibration.wording import percent
 
 BATCH = 256  # rows that are judged at a time
 
 
 def watch(
-    data: Annotated[Path, typer.Argument(metavar="LOG", help="JSON lines, a row for each response; - for stdin.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="LOG",
+            help="JSON lines, a row for each response; - for stdin. With --histogram metrics: a URL or a file.",
+        ),
+    ],
     bundle: Annotated[Path, typer.Argument(help="The bundle that promises, as `tocsin promise` writes it.")],
     score: Annotated[
         list[str] | None,
@@ -40,13 +46,27 @@ def watch(
     delta: Annotated[float, typer.Option(help="The probability that a kept promise is ever called broken.")] = 0.01,
     restart: Annotated[int, typer.Option(min=1, help="Rows after which evidence starts a new window.")] = 1_000,
     idle: Annotated[float, typer.Option(min=0, help="Seconds of silence after which a session has ended.")] = 600.0,
+    histogram: Annotated[
+        str | None,
+        typer.Option(
+            help='A classic histogram of Prometheus to watch instead of a log, such as guard_score{model="chat"}; '
+            "tocsin_pvalue and tocsin_score are Tocsin's own, any other counts the score that the bundle reads.",
+        ),
+    ] = None,
+    interval: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two looks at the histogram, with --follow.")
+    ] = 15.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines instead of text.")] = False,
 ) -> None:
-    """Follow a log of scores against a bundle: alarms as they come, and the evidence on the promise."""
+    """Follow a log or a histogram of scores against a bundle: alarms as they come, and the evidence on the promise."""
     if not 0 < delta < 1:
         raise CalibrationError(f"--delta: a probability lies between 0 and 1, not {delta:g}")
     source = Bundle.read(bundle)
     source.require_promise(bundle)
+    if histogram is not None:
+        counts = HistogramSource(data, histogram, interval if follow else None, delta, restart, as_json)
+        watch_histogram(source, counts)
+        return
     fields = _fields(score or [], list(source.scorer.signals))
     held = LogWatch(source, fields, session=session, group=group, delta=delta, restart=restart, idle=idle)
     console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -57,7 +77,7 @@ def watch(
     looked = time.monotonic()
     shown = reported = 0
     with suppress(KeyboardInterrupt):
-        for lines in lines_of(data, follow=follow):
+        for lines in lines_of(Path(data), follow=follow):
             for start in range(0, len(lines), BATCH):
                 for alarm in held.take(lines[start : start + BATCH]):
                     say({"alarm": alarm._asdict()}, _alarm(alarm))
@@ -103,10 +123,10 @@ def _report(held: LogWatch, say: Callable[[dict[str, Any], str], None]) -> None:
         "drift": drift,
     }
     lines = [f"{held.rows:,} rows{_unscored(held)}"]
-    lines += [_standing(name, standing, held.promise.unit) for name, standing in standings.items()]
+    lines += [standing_line(name, standing, held.promise.unit) for name, standing in standings.items()]
     if drift is not None:
         has_drifted = "; scores have drifted since calibration" if drift > held.drift_limit else ""
-        lines.append(f"  drift: e-value {_evalue(drift)}{has_drifted}")
+        lines.append(f"  drift: e-value {evalue(drift)}{has_drifted}")
     say(facts, "\n".join(lines))
 
 
@@ -115,19 +135,3 @@ def _unscored(held: LogWatch) -> str:
         return ""
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(held.unscored.items()))
     return f", {held.unscored.total():,} unscored ({reasons})"
-
-
-def _standing(name: str, standing: Standing, unit: str) -> str:
-    rate = percent(standing.alarms / standing.n) if standing.n else "-"
-    line = f"  {name}: {standing.alarms:,} of {standing.n:,} {unit} ({rate}), promised {percent(standing.alpha)}"
-    if standing.expected is not None:
-        low, high = standing.expected
-        line += f", {low:,} to {high:,} expected"
-    if standing.evidence is not None:
-        line += f"; e-value {_evalue(standing.evidence)}, {'the promise is broken' if standing.broken else 'kept'}"
-    return line
-
-
-def _evalue(evidence: float) -> str:
-    """An e-value from its logarithm."""
-    return f"{math.exp(evidence):.3g}" if evidence < 40 else f"e^{evidence:.0f}"
