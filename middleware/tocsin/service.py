@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -23,6 +21,7 @@ from tocsin.configuration.config import Config
 from tocsin.errors import ReloadError
 from tocsin.ext_proc.server import ExtProcServer
 from tocsin.feedback import FeedbackService
+from tocsin.heap import return_holes, return_large_blocks
 from tocsin.http_relay.server import HttpRelay
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint, open_endpoint
@@ -39,10 +38,6 @@ from tocsin.telemetry.sending import Telemetry
 log = logging.getLogger("tocsin")
 
 GC_THRESHOLDS = 50_000, 20, 100  # how often garbage is looked for, by generation
-MALLOC_THRESHOLD = (
-    2 << 20
-)  # bytes: larger blocks, and more than this at the end of the heap, go back to the system once free
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 class Sidecar:
@@ -233,7 +228,9 @@ class Sidecar:
             gc.collect()
             gc.freeze()  # what start-up made stays; collecting it again and again would only take time
             gc.set_threshold(*GC_THRESHOLDS)
-            give_back()
+            return_large_blocks()
+            holes = loop.create_task(return_holes())
+            self._opened.callback(holes.cancel)
             started()
             await until.wait()
             if delays:
@@ -245,19 +242,6 @@ class Sidecar:
     async def _reload(self) -> None:
         with suppress(ReloadError):  # it is in the log and in the metrics
             await self.reloader.reload()
-
-
-def give_back() -> None:
-    """Make glibc return the memory of large messages when they are freed. By default it raises its threshold after the
-    first and keeps twice its size. Does nothing where the environment configures malloc (`MALLOC_...`) or another
-    allocator is used.
-    """
-    if any(name.startswith("MALLOC_") for name in os.environ):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, MALLOC_THRESHOLD)
-        mallopt(M_TRIM_THRESHOLD, MALLOC_THRESHOLD)
 
 
 def exports_counts(config: Config) -> bool:

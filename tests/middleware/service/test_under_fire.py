@@ -204,13 +204,13 @@ def test_the_bound_on_memory_is_kept(bundle: Path, fail: str) -> None:
 LARGE_MESSAGES = """
 import sys
 from pathlib import Path
-from tocsin.service import give_back
+from tocsin.heap import return_large_blocks
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 if "give back" in sys.argv:
-    give_back()
+    return_large_blocks()
 bytearray(20 << 20)  # glibc now expects more of that size
 before, large, small = resident(), [], []
 for _ in range(16):
@@ -230,6 +230,44 @@ def test_the_memory_of_large_messages_goes_back_to_the_system() -> None:
         resident[how] = int(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
     assert resident["leave"] > 60 << 20  # what this is against
     assert resident["give back"] < 4 << 20
+
+
+HOLES = """
+import asyncio, sys
+from pathlib import Path
+from tocsin import heap
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+async def main():
+    heap.TRIM_SECONDS = 0.01
+    before = resident()
+    pieces = [b"z" * 30_000 for _ in range(3_000)]
+    kept = pieces[::50]  # which is now and then between what is freed
+    del pieces
+    holes = asyncio.create_task(heap.return_holes()) if "give back" in sys.argv else None
+    for _ in range(500):
+        await asyncio.sleep(0.02)
+        if resident() - before < 20 << 20:
+            break
+        if holes is None:
+            break
+    print(resident() - before)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="it is glibc's heap that keeps what is free")
+def test_holes_between_what_is_in_use_go_back_to_the_system() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    resident = {}
+    for how in ("give back", "leave"):
+        done = subprocess.run([sys.executable, "-c", HOLES, how], env=environment, check=True, capture_output=True)
+        resident[how] = int(done.stdout)
+    assert resident["leave"] > 60 << 20  # what this is against
+    assert resident["give back"] < 20 << 20
 
 
 # -- peers
