@@ -38,6 +38,7 @@ def facts_of(promise: Promise) -> dict[str, Any]:
         "others": None if promise.others is None else promise.others.n,
         "auxiliary": promise.auxiliary,
         "normalised": promise.normalised,
+        "fits_tails": promise.fits_tails,
         **({} if promise.inputs is None else {"inputs": list(promise.inputs.signals)}),
         **({} if promise.classes is None else {"classes": promise.classes._asdict()}),
         "sessions": sessions
@@ -109,6 +110,7 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
         scales=scales,
         inputs=_inputs(facts["inputs"], arrays) if "inputs" in facts else None,
         classes=_classes(facts["classes"]) if "classes" in facts else None,
+        fits_tails=bool(facts.get("fits_tails", False)),  # thresholds of older bundles are on their own scale
         auxiliary=int(facts["auxiliary"]) if "auxiliary" in facts else seed_of(digest.encode()),
     )
 

@@ -47,7 +47,8 @@ class Promise:
     numbers that break the ties of calibration scores where they are watched, drawn once; None derives it from the
     scores. `clusters` (b,): the session that each stretch comes from, where sessions have several. `inputs`:
     calibration's inputs, where changes of inputs are watched. `classes`: what in a response names its group, where
-    responses do so themselves. Made by `calibrate`, or read from a bundle.
+    responses do so themselves. `fits_tails`: see `LogPValueScale`; False where bundles were calibrated before it was
+    so. Made by `calibrate`, or read from a bundle.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Promise:
         scales: NDArray[np.floating] | None = None,
         inputs: InputsReference | None = None,
         classes: Classes | None = None,
+        fits_tails: bool = True,
     ) -> None:
         self.reference = np.asarray(reference, np.float64)
         self.rule = rule
@@ -89,7 +91,9 @@ class Promise:
         self.auxiliary = seed_of(self.nonconformity.scores.tobytes()) if auxiliary is None else auxiliary
         self.inputs, self.classes = inputs, classes
         self.scales = None if scales is None else np.asarray(scales, np.float64)
-        self._score = JointScore(self.reference if self.scales is None else self.scales, rule, self.combination)
+        self.fits_tails = fits_tails
+        scale_set = self.reference if self.scales is None else self.scales
+        self._score = JointScore(scale_set, rule, self.combination, fits_tails=fits_tails)
 
     @property
     def unit(self) -> str:

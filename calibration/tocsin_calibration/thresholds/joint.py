@@ -29,6 +29,7 @@ from tocsin_calibration.thresholds.split import sorted_scores
 
 Float64 = NDArray[np.float64]
 LEARNT = "learnt"
+LEAST_EXCESS, LARGEST_EXCESS = 1e-300, 1e300  # whose inverses are finite and more than 0
 
 
 def needed_of(rule: str, detectors: int) -> int:
@@ -62,11 +63,16 @@ def meaning(rule: str) -> str:
 class LogPValueScale:
     """One detector's scale: score -> -log p-value against reference scores (n,), continuous and increasing.
 
-    Between reference scores the map is linear; beyond the largest it goes on with the mean excess of the upper
-    tenth as its scale, so that far scores keep their order instead of tying at 1/(n+1).
+    Between reference scores the map is linear. The largest, a fifth of them but at most 3 sqrt(n), are few and far
+    between: there it is that of an exponential tail with their mean excess (peaks over a threshold, Pickands 1975,
+    doi:10.1214/aos/1176343003; so many of them as Vehtari et al. 2024, arXiv:1507.02646, take), so that no single one
+    of them decides what a far score is worth, and far scores keep their order instead of tying at 1/(n+1).
+
+    `fits_tail=False` is the map of earlier bundles: linear up to the largest, and from there on with the mean excess of
+    the upper tenth.
     """
 
-    def __init__(self, reference: Float64) -> None:
+    def __init__(self, reference: Float64, *, fits_tail: bool = True) -> None:
         ordered = sorted_scores(reference)
         n = len(ordered)
         knots, first = np.unique(ordered, return_index=True)
@@ -74,13 +80,19 @@ class LogPValueScale:
         surprisals = -np.log(self.p_at_least[:-1])
         with np.errstate(over="ignore"):
             slopes = np.diff(surprisals) / np.diff(knots)
-        tail = ordered[int(0.9 * n) :]
-        excess = float((tail - tail[0]).mean()) or max(abs(float(knots[-1])), 1.0) * 1e-6
         # Piece i covers knots[i-1] < score <= knots[i]; piece 0 lies below every reference, the last one above.
         self.knots = knots
         self.start = np.concatenate([knots[:1], knots])
         self.value = np.concatenate([surprisals[:1], surprisals])
-        self.slope = np.concatenate([[0.0], slopes, [1.0 / excess]])
+        self.slope = np.concatenate([[0.0], slopes, [0.0]])
+        if fits_tail:
+            tail = min(int(np.searchsorted(first, n - 1 - _tail_size(n))), len(knots) - 1)  # the knot it begins at
+            mean = _mean_excess(ordered[first[tail] :]) or _mean_excess(knots[-2:])
+        else:
+            tail, tenth = len(knots) - 1, ordered[int(0.9 * n) :]
+            mean = float((tenth - tenth[0]).mean())
+        self.start[tail + 1 :], self.value[tail + 1 :] = knots[tail], surprisals[tail]
+        self.slope[tail + 1 :] = 1.0 / (mean or max(abs(float(knots[-1])), 1.0) * 1e-6)
 
     def lists(self) -> tuple[list[float], ...]:
         """Knots, starts, values, slopes and p-values of the pieces, for who looks up one score at a time."""
@@ -93,15 +105,35 @@ class LogPValueScale:
         return float(self.start[piece] + (surprisal - self.value[piece]) / slope) if slope else float(self.start[piece])
 
 
+def _tail_size(n: int) -> int:
+    """How many of n reference scores are the tail."""
+    return int(min(n / 5, 3 * n**0.5))
+
+
+def _mean_excess(tail: Float64) -> float:
+    """By how much those of ascending scores that exceed the first do so on average; 0 where none does."""
+    excess = tail / 2 - tail[0] / 2  # halves, since differences of the largest numbers overflow
+    mean = 2 * float((excess / max(int((excess > 0).sum()), 1)).sum())
+    return min(max(mean, LEAST_EXCESS), LARGEST_EXCESS) if mean > 0 else 0.0
+
+
 class JointScore:
     """Scores of all detectors (n, d) -> one nonconformity score (n,), by `rule`, on scales from the scale set.
 
     `weights` (d,) are those of the rule `learnt`. Raises CalibrationError when the rule does not fit.
     """
 
-    def __init__(self, reference: Float64, rule: str, weights: Sequence[float] | Float64 | None = None) -> None:
+    def __init__(
+        self,
+        reference: Float64,
+        rule: str,
+        weights: Sequence[float] | Float64 | None = None,
+        *,
+        fits_tails: bool = True,
+    ) -> None:
         self.rule = rule
-        self.scales = [LogPValueScale(column) for column in np.asarray(reference, np.float64).T]
+        columns = np.asarray(reference, np.float64).T
+        self.scales = [LogPValueScale(column, fits_tail=fits_tails) for column in columns]
         self._lists = [scale.lists() for scale in self.scales]
         self._needed = needed_of(rule, len(self.scales))
         self._weights = [1.0] * len(self.scales) if weights is None else [float(w) for w in weights]
