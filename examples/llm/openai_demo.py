@@ -32,6 +32,7 @@ import tocsin as guards
 
 MODEL, ENVOY, PROCESSOR, METRICS, RELAY = range(19470, 19475)  # ports
 HERE = Path(__file__).parent
+PATIENCE = 600  # seconds that an answer may take, where the machine has other work, too
 COUNTED = (
     "tocsin_actions_total",
     "tocsin_sessions_total",
@@ -66,14 +67,15 @@ def main() -> None:
             metrics = fetched(f"http://127.0.0.1:{METRICS}/metrics")
         say("and with nothing in between: the caller guards itself, by its transport")
         transport = guards.guard_transport(httpx.HTTPTransport(), guards.Guard.open(config))
-        with httpx.Client(transport=transport, timeout=120) as guarded:
+        with httpx.Client(transport=transport, timeout=PATIENCE) as guarded:
             stopped["transport"] = ask_all(client(MODEL, http_client=guarded))
     show(complete, stopped, metrics, COUNTED)
     draw_worst(learned, complete)
 
 
 def client(port: int, **more: Any) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=120, **more)
+    url = f"http://127.0.0.1:{port}/v1"
+    return openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=PATIENCE, **more)
 
 
 def write(config: Path, mode: str) -> None:
@@ -114,7 +116,7 @@ def bootstrap(parts: dict[str, list[Any]]) -> dict[str, Any]:
         return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
     router = {"@type": f"{extensions}.http.router.v3.Router"}
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "model", "timeout": "120s"}}
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "model", "timeout": f"{PATIENCE}s"}}
     manager = {
         "@type": f"{extensions}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",

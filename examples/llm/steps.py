@@ -19,7 +19,8 @@ from running import run, say
 from tocsin_calibration import Bundle
 
 QUESTIONS = (USUAL, *ASTRAY)
-LEARNED = 120  # safe answers: 84 are left to calibrate, and one alarm in fifty takes 49 at least
+# Safe answers: 84 are left to calibrate, some of which set the detectors' common scale; one alarm in fifty takes 49.
+LEARNED = 120
 
 
 class Files(NamedTuple):
@@ -59,7 +60,9 @@ def ask_safe(client: openai.OpenAI, learned: Files, way: str) -> None:
     safe = SAFE[: learned.prompts]
     say(f"asking {len(safe)} safe questions through {way}, and recording")
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda question: ask(client, question), safe))
+        answers = list(pool.map(lambda question: ask(client, question), safe))
+    if failed := [answer.ended for answer in answers if answer.ended not in ("stop", "length")]:
+        raise SystemExit(f"{len(failed)} of {len(safe)} safe questions were not answered to the end: {failed[0]}")
 
 
 def learn(learned: Files) -> None:
