@@ -63,7 +63,9 @@ def show(
     for name, reads in computed.items():
         console.print(f"           {name} is computed from {', '.join(reads)} by a model inside the bundle")
     with _naming(file):
-        console.print(f"costs      {bundle.scorer.cost(8) * 1e6:,.1f} us a response here, in batches of 8")
+        bundle.scorer.warm()
+        natively = f"; up to {bundle.scorer.native_rows} natively" if bundle.scorer.native_rows else ""
+        console.print(f"costs      {bundle.scorer.cost(8) * 1e6:,.1f} us a response here, in batches of 8{natively}")
     promise = bundle.promise
     if promise is None:
         console.print(f"promises   nothing yet: run `tocsin calibrate {file} SAFE_DATA`")
@@ -125,6 +127,7 @@ def time_(
         raise ConfigError("timing detectors one by one needs onnx: pip install 'tocsin[fit]'") from None
     scorer, batches = Bundle.read(file).scorer, rows or [1, 8, 64]
     with _naming(file):
+        scorer.warm()
         together = [scorer.cost(size) for size in batches]
         alone = [costs_by_detector(scorer, size) for size in batches]
     table_rows = [[name, *(f"{1e6 * costs[name]:,.1f} us" for costs in alone)] for name in scorer.detectors]
