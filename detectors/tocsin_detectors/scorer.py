@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -14,6 +15,10 @@ from tocsin_detectors.free_length import FreeLength
 from tocsin_detectors.observation import Float32, Observations
 from tocsin_detectors.onnx_runtime import onnxruntime
 from tocsin_detectors.sharing import open_session
+from tocsin_detectors.small_graphs.evaluator import Evaluator, evaluator
+from tocsin_detectors.small_graphs.unsupported import Unsupported
+
+log = logging.getLogger("tocsin")
 
 SCORES = "tocsin.scores"  # no signal is called so
 DETECTORS, FREE, MASKED = "detectors", "free", "masked"  # keys of the graph's metadata
@@ -55,6 +60,7 @@ class Scorer:
         if len(self.detectors) != columns:
             raise GraphError(f"the graph has {columns} scores but names {len(self.detectors)} detectors")
         self._outputs = [SCORES]
+        self._native: Evaluator | None = None  # `warm` tries whether a small graph needs ONNX Runtime
 
     def __call__(self, observations: Observations) -> Float32:
         """Scores of shape (n, number of detectors), float32, higher = worse. Checks names and widths first."""
@@ -78,8 +84,13 @@ class Scorer:
         """The same without checks, for callers that have made them: each signal (n, width), float32, contiguous.
 
         Many rows are scored a slice at a time: a graph's intermediate values may take many times what its signals do.
+        Few are evaluated natively where that gives the same scores sooner.
         """
         rows = len(next(iter(signals.values()))) if signals else 0
+        if self._native is not None and rows <= self._native.most_rows:
+            evaluated = self._native.run(signals, rows)
+            if evaluated is not None:
+                return evaluated
         if rows > SLICE:
             parts = [
                 self._session.run(self._outputs, {name: v[at : at + SLICE] for name, v in signals.items()})[0]
@@ -87,6 +98,14 @@ class Scorer:
             ]
             return np.concatenate(parts)
         scores: Float32 = self._session.run(self._outputs, signals)[0]
+        return scores
+
+    def run_by_onnx_runtime(self, signals: Mapping[str, Float32]) -> Float32:
+        """The same by ONNX Runtime whatever the number of rows. Raises GraphError where it fails."""
+        try:
+            scores: Float32 = self._session.run(self._outputs, signals)[0]
+        except Exception as error:  # ONNX Runtime raises a dozen types of its own
+            raise GraphError(f"the graph cannot be run: {' '.join(str(error).split())}") from error
         return scores
 
     def try_out(self, signals: Mapping[str, Float32]) -> Float32:
@@ -111,13 +130,31 @@ class Scorer:
     def warm(self) -> float:
         """Run on zeros until nothing is left to set up; the seconds that a batch of eight then takes. Raises GraphError
         where a run fails or does not end.
+
+        A small graph of known operators is then evaluated natively where that gives what ONNX Runtime gives.
         """
         for n in (1, 64, 8):
             scores = self.try_out(self._zeros(n))
             expected = (n, len(self.detectors))
             if scores.shape != expected:
                 raise GraphError(f"the graph gives scores of shape {scores.shape} for {n} responses, not {expected}")
+        self._native = self._evaluator()
         return [self._timed(self._zeros(8)) for _ in range(2)][-1]
+
+    @property
+    def native_rows(self) -> int:
+        """Up to how many rows are evaluated without ONNX Runtime; none before `warm` has tried that."""
+        return 0 if self._native is None else self._native.most_rows
+
+    def _evaluator(self) -> Evaluator | None:
+        """Evaluates the graph natively, signals of free length at their shortest; None where ONNX Runtime has to."""
+        self._native = None
+        shortest = {name: width or self.units[name] for name, width in self.signals.items()}
+        try:
+            return evaluator(self.graph, shortest, len(self.detectors), self.masked, self.run_by_onnx_runtime)
+        except (GraphError, Unsupported) as reason:
+            log.debug("ONNX Runtime scores every row: %s", reason)
+            return None
 
     def cost(self, rows: int) -> float:
         """Seconds a response in batches of `rows`: the median of 30 runs on zeros. Raises GraphError as `warm` does."""

@@ -7,6 +7,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from tocsin_detectors.small_graphs.evaluator import load_steps
+
 ROOT = Path(__file__).parents[2]
 FILES = [Path(file) for file in runpy.run_path(str(ROOT / "setup.py"))["files"]()]
 
@@ -21,3 +23,8 @@ def test_tests_run_on_compiled_modules_where_they_are_meant_to() -> None:
     for file in FILES:
         module = importlib.import_module(".".join(file.with_suffix("").parts[1:]))
         assert str(module.__file__).endswith(".py") != meant, module.__file__
+
+
+def test_small_graphs_are_evaluated_natively_where_modules_are_compiled() -> None:
+    if any(Path(entry).resolve() == ROOT / "build" / "compiled" for entry in sys.path if entry):
+        assert load_steps() is not None

@@ -63,7 +63,9 @@ def show(
     for name, reads in computed.items():
         console.print(f"           {name} is computed from {', '.join(reads)} by a model inside the bundle")
     with _naming(file):
-        console.print(f"costs      {bundle.scorer.cost(8) * 1e6:,.1f} us a response here, in batches of 8")
+        bundle.scorer.warm()
+        natively = f"; up to {bundle.scorer.native_rows} natively" if bundle.scorer.native_rows else ""
+        console.print(f"costs      {bundle.scorer.cost(8) * 1e6:,.1f} us a response here, in batches of 8{natively}")
     promise = bundle.promise
     if promise is None:
         console.print(f"promises   nothing yet: run `tocsin calibrate {file} SAFE_DATA`")

@@ -32,6 +32,7 @@ def time_(
     scorer, batches = Bundle.read(file).scorer, rows or [1, 8, 64]
     console = Console(highlight=False, soft_wrap=True)
     try:
+        scorer.warm()
         together = [scorer.cost(size) for size in batches]
         alone = [costs_by_detector(scorer, size) for size in batches]
         predicted = _predicted(scorer, kilobytes)
