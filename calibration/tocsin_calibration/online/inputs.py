@@ -123,11 +123,11 @@ class InputsTest:
     def add(self, features: Float64) -> None:
         """Take in live responses (n, k + 1) as `InputsReference.features` gives them, in their order."""
         waiting = np.concatenate([self._waiting, features]) if len(self._waiting) else features
-        whole = len(waiting) - len(waiting) % BLOCK
-        live = _moments(waiting[:whole])
-        for start in range(0, whole, BLOCK):
+        complete = len(waiting) - len(waiting) % BLOCK
+        live = _moments(waiting[:complete])
+        for start in range(0, complete, BLOCK):
             self._bet(live[start : start + BLOCK])
-        self._waiting = waiting[whole:].copy()
+        self._waiting = waiting[complete:].copy()
 
     def log_evidence(self) -> float:
         """log of the evidence that inputs have changed: of this window, or as the last one ended if that is more."""
