@@ -160,13 +160,23 @@ class Promise:
         if self.sessions is not None:
             return self._judge_sessions(joint, by_detector, sessions)
         if groups is not None and self.groups:
-            group_promises = [self.groups.get(group, self.remaining) for group in groups]
-            scored = list(zip(group_promises, joint, strict=True))
-            by_group = [None if c <= limits.min_threshold else limits.severity(c) for limits, c in scored]
-            return Judged([limits.pvalue(c) for limits, c in scored], by_detector, by_group, joint)
+            return self._judge_groups(joint, by_detector, groups)
         limits, quiet = self.limits, self.limits.min_threshold
         pvalues = [limits.pvalue(c) for c in joint] if len(joint) <= FEW else limits.pvalues(columns).tolist()
         return Judged(pvalues, by_detector, [limits.severity(c) if c > quiet else None for c in joint], joint)
+
+    def _judge_groups(
+        self, joint: list[float], by_detector: list[list[float]] | Float64, groups: Sequence[str]
+    ) -> Judged:
+        """Judge rows (n,), each against the calibration scores of its group."""
+        promises, remaining = self.groups, self.remaining
+        pvalues: list[float] = []
+        severities: list[str | None] = []
+        for group, score in zip(groups, joint, strict=True):
+            limits = promises.get(group, remaining)
+            pvalues.append(limits.pvalue(score))
+            severities.append(None if score <= limits.min_threshold else limits.severity(score))
+        return Judged(pvalues, by_detector, severities, joint)
 
     def _judge_sessions(
         self, joint: list[float], by_detector: list[list[float]] | Float64, sessions: Sequence[Progress] | None

@@ -39,6 +39,7 @@ STRIDE = 8  # of so many live responses one is paired
 BLOCK = 16  # pairs between two steps of learning
 FAR = 4.0  # standard deviations at which a number is cut off
 RATES = (0.02, 0.1, 0.5)  # of learning, each with a third of the stake
+STEPS = np.array(RATES)[:, None]
 SMALLEST = 1e-9
 FLAT = 1e30
 
@@ -90,8 +91,9 @@ class InputsReference(NamedTuple):
     def features(self, signals: NDArray[np.floating]) -> Float64:
         """Signals (n, E) as the test sees them (n, k + 1), each about normal on calibration; cut off at FAR."""
         along, logs = self._projected(signals)
-        features: Float64 = np.clip(np.column_stack([along, (logs - self.distance[0]) / self.distance[1]]), -FAR, FAR)
-        return features
+        features = np.empty((len(along), along.shape[1] + 1))
+        features[:, :-1], features[:, -1] = along, (logs - self.distance[0]) / self.distance[1]
+        return np.maximum(np.minimum(features, FAR, out=features), -FAR, out=features)
 
     def _projected(self, signals: NDArray[np.floating]) -> tuple[Float64, Float64]:
         """Signals (n, E) along the directions (n, k), and the log of their distance from these (n,)."""
@@ -115,15 +117,17 @@ class InputsTest:
         self.pairs = 0
         self._number = 0
         self._before = -np.inf  # the evidence at which the last window ended
-        self._waiting: list[Float64] = []
+        self._waiting = np.zeros((0, reference.rows.shape[1]))
         self._open()
 
     def add(self, features: Float64) -> None:
         """Take in live responses (n, k + 1) as `InputsReference.features` gives them, in their order."""
-        self._waiting.extend(features)
-        while len(self._waiting) >= BLOCK:
-            block, self._waiting = self._waiting[:BLOCK], self._waiting[BLOCK:]
-            self._bet(_moments(np.array(block)))
+        waiting = np.concatenate([self._waiting, features]) if len(self._waiting) else features
+        complete = len(waiting) - len(waiting) % BLOCK
+        live = _moments(waiting[:complete])
+        for start in range(0, complete, BLOCK):
+            self._bet(live[start : start + BLOCK])
+        self._waiting = waiting[complete:].copy()
 
     def log_evidence(self) -> float:
         """log of the evidence that inputs have changed: of this window, or as the last one ended if that is more."""
@@ -133,7 +137,7 @@ class InputsTest:
 
     def _open(self) -> None:
         self._number += 1
-        self._order = self._random.permutation(len(self._rows))
+        self._partners = self._rows[self._random.permutation(len(self._rows))]
         self._used = 0
         self._logs = np.zeros(len(RATES))
         self._weights = np.zeros((len(RATES), self._width))
@@ -141,18 +145,20 @@ class InputsTest:
 
     def _bet(self, live: Float64) -> None:
         """Bet on a block of pairs by what was learnt before it, then learn from it."""
-        if self._used + len(live) > len(self._order):
+        end = self._used + len(live)
+        if end > len(self._partners):
             self._before = self._ended()
             self._open()
-        partners = self._rows[self._order[self._used : self._used + len(live)]]
-        self._used += len(live)
+            end = len(live)
+        differences = live - self._partners[self._used : end]
+        self._used = end
         self.pairs += len(live)
-        differences = live - partners
-        sums = np.clip(self._weights @ differences.T, -8.0, 8.0)  # (rates, pairs)
-        self._logs += (log(2.0) - np.log1p(np.exp(-sums))).sum(axis=1)
-        gradients = (1 / (1 + np.exp(sums))) @ differences
+        sums = np.minimum(np.maximum(self._weights @ differences.T, -8.0), 8.0)  # (rates, pairs)
+        odds = np.exp(-sums)
+        self._logs += log(2.0) * len(live) - np.log1p(odds).sum(axis=1)
+        gradients = (odds / (1 + odds)) @ differences
         self._squares += gradients**2
-        self._weights += np.array(RATES)[:, None] * gradients / np.sqrt(self._squares)
+        self._weights += STEPS * gradients / np.sqrt(self._squares)
 
     def _ended(self) -> float:
         self._before = -np.inf

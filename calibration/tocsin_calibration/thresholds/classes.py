@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import isnan
 from typing import NamedTuple
 
 import numpy as np
@@ -23,11 +24,12 @@ class Classes(NamedTuple):
     def of(self, values: NDArray[np.floating]) -> list[str]:
         """The names (n,) of the classes of a signal's values (n, width): "3"; "" where a value is NaN."""
         if self.width > 1:
-            places, names = values.argmax(axis=1), _places(self.width)
-            result = [names[place] for place in places.tolist()]
+            names, places = _places(self.width), values.argmax(axis=1).tolist()
+            result = [names[place] for place in places]
         else:
             result = [f"{value:g}" for value in values.ravel().tolist()]
-        if np.isnan(values.sum()):  # also where infinities cancel out
+        flat = values.ravel()
+        if isnan(flat.dot(flat)):
             for row in np.flatnonzero(np.isnan(values).any(axis=1)).tolist():
                 result[row] = ""
         return result

@@ -54,7 +54,7 @@ class Causes:
 
     def __init__(self, promise: Promise, restart: int, began: float, seed: int | None = None) -> None:
         self._restart, self._auxiliary, self._seed, self._began = restart, promise.auxiliary, seed, began
-        self._nonconformity, self._promised = promise.nonconformity, frozenset(promise.groups)
+        self._nonconformity = promise.nonconformity
         by_size = sorted(promise.groups.items(), key=lambda group: -group[1].n)[:GROUPS]
         parts = {name: limits.ordered for name, limits in by_size}
         if parts and promise.others is not None:
@@ -65,6 +65,8 @@ class Causes:
         for number, (name, ordered) in enumerate(parts.items()):
             self._watches["group", name] = self._watch(ordered, -1 - number)
         self._detectors, self._groups = list(promise.detectors), list(parts)
+        # By number, -1 for those that are not watched; a group without a promise of its own is of the others.
+        self._number_of_group = dict.fromkeys(promise.groups, -1) | {name: at for at, name in enumerate(parts)}
         self._versions: list[str] = []
         self._kinds = 3 if parts else 2
         self._rows = 0
@@ -83,12 +85,7 @@ class Causes:
         for name, column in zip(self._detectors, scores.T, strict=True):
             self._watches["detector", name].add(column, when)
         if self._groups and groups is not None:
-            rows_by_group: dict[str, list[int]] = {}
-            for row, group in enumerate(groups):
-                rows_by_group.setdefault(group if group in self._promised else OTHERS, []).append(row)
-            for group, picked in rows_by_group.items():
-                if (watch := self._watches.get(("group", group))) is not None:
-                    watch.add(joint[picked], when)
+            self._add_groups(joint, groups, when)
         start = 0
         by_version: dict[str, list[slice]] = {}
         for version, rows in versions:
@@ -96,6 +93,17 @@ class Causes:
             start += rows
         for version, parts in by_version.items():
             self._watches["version", version].add(np.concatenate([joint[part] for part in parts]), when)
+
+    def _add_groups(self, joint: NDArray[np.float64], groups: Sequence[str], when: float) -> None:
+        """Add rows (m,) to the watches of their groups, each group's in their order."""
+        number, others = self._number_of_group.get, self._number_of_group.get(OTHERS, -1)
+        numbers = np.array([number(group, others) for group in groups], np.intp)
+        by_group = np.argsort(numbers, kind="stable")
+        ends = np.cumsum(np.bincount(numbers + 1, minlength=len(self._groups) + 1)).tolist()
+        ordered = joint[by_group]
+        for name, start, end in zip(self._groups, ends[:-1], ends[1:], strict=True):
+            if end > start:
+                self._watches["group", name].add(ordered[start:end], when)
 
     def evidence(self) -> list[Cause]:
         """Every part with its evidence, the largest first; versions only where there are several.

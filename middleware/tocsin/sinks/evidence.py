@@ -19,7 +19,7 @@ from tocsin_calibration.online.changes import ChangePoints, ChangeTime
 from tocsin_calibration.online.inputs import InputsTest
 from tocsin_calibration.thresholds.limits import Limits
 
-FOLD_ROWS = 512  # rows that wait before they are counted: most of a step's cost does not depend on their number
+FOLD_ROWS = 1_024  # rows that wait before they are counted: most of a step's cost does not depend on their number
 MOST_FOLDED = 2  # times as many where groups are watched, each of which costs as much for few rows as for many
 SENT_FOLD_ROWS = 1 << 20  # the same where another process comes for them: only when it does not come any more
 GROUPS = 64  # watched by themselves, the largest of calibration: a scrape computes the evidence of each

@@ -41,7 +41,8 @@ class Tally:
         """Nothing is counted."""
         self.rows = 0
         self.alarmed: dict[tuple[str, str], int] = {}
-        self.of_group: dict[str, int] = {}
+        self._of_group: dict[str, int] = {}
+        self._uncounted: list[str] = []  # groups of rows that `of_group` does not have yet
         self.joint: list[float] = []
         self.by_detector: list[NDArray[np.float32]] = []
         self.versions: list[tuple[str, int]] = []
@@ -68,11 +69,24 @@ class Tally:
             self._count_versions(_versions_of(batch) if versions is None else versions)
             if self._watched is not None:
                 self._take_inputs(batch, rows)
-        if alarmed or batch.groups is not None or self._in_order:
-            severities: Sequence[str | None] = ()
-            if alarmed or self._in_order:
-                severities = [s for call in batch.calls for s in (call.verdict.severities if call.verdict else ())]
+        if batch.groups is not None:
+            self._uncounted += batch.groups
+        if alarmed or self._in_order:
+            severities = [s for call in batch.calls for s in (call.verdict.severities if call.verdict else ())]
             self._count_all(severities, batch.groups)
+
+    @property
+    def of_group(self) -> dict[str, int]:
+        """How many rows were of each group that has a promise of its own. All that came since the last time is counted
+        at once, which costs a fraction of counting batch by batch.
+        """
+        if self._uncounted:
+            promised = self._promise.groups
+            for group, rows in Counter(self._uncounted).items():
+                if group in promised:
+                    self._of_group[group] = self._of_group.get(group, 0) + rows
+            self._uncounted = []
+        return self._of_group
 
     def merge(self, other: Tally) -> None:
         """Count what another has counted."""
@@ -85,8 +99,9 @@ class Tally:
         self.inputs += other.projected()
         for key, count in other.alarmed.items():
             self.alarmed[key] = self.alarmed.get(key, 0) + count
+        of_group = self.of_group
         for group, count in other.of_group.items():
-            self.of_group[group] = self.of_group.get(group, 0) + count
+            of_group[group] = of_group.get(group, 0) + count
 
     def facts(self) -> dict[str, Any]:
         """The counts as plain data."""
@@ -107,7 +122,7 @@ class Tally:
         other = Tally(self._promise, in_order=self._in_order, scores=self._scores)
         other.rows = facts["rows"]
         other.alarmed = {(group, severity): count for group, severity, count in facts["alarmed"]}
-        other.of_group, other.joint = facts["of_group"], facts["joint"]
+        other._of_group, other.joint = facts["of_group"], facts["joint"]
         scores = np.frombuffer(b64decode(facts.get("by_detector", "")), np.float32)
         other.by_detector = [scores.reshape(-1, len(self._promise.detectors))] if len(scores) else []
         shown = np.frombuffer(b64decode(facts.get("inputs", "")), np.float32)
@@ -154,11 +169,8 @@ class Tally:
                 self.versions.append((version, rows))
 
     def _count_all(self, severities: Sequence[str | None], groups: Sequence[str] | None) -> None:
-        """Count rows by group, and alarms by group and severity."""
+        """Count alarms by group and severity."""
         promised = self._promise.groups
-        for group, rows in Counter(groups or ()).items():
-            if group in promised:
-                self.of_group[group] = self.of_group.get(group, 0) + rows
         for at, severity in enumerate(severities):
             if severity is None and not self._in_order:
                 continue
