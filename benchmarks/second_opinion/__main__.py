@@ -12,7 +12,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.report import arguments, finish
-from benchmarks.second_opinion.cost import cost
 
 PARTS = ("cost", "telling")
 
@@ -29,6 +28,8 @@ def main() -> None:
     results, checks = {}, []
     for part in options.only:
         if part == "cost":
+            from benchmarks.second_opinion.cost import cost  # needs the packages of the tests
+
             results[part], more = cost(options.rounds)
         else:
             from benchmarks.second_opinion.telling import tell  # needs the packages of the examples

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from benchmarks.servers.__main__ import SERVERS
 
 from tocsin.demo.model_server import REQUIREMENTS
 from tocsin.protocols.protocol import preset, presets
@@ -48,6 +49,9 @@ def test_every_preset_has_a_row_and_every_row_a_preset() -> None:
 def test_what_a_row_cites_is_there_and_is_about_it(row: Row) -> None:
     makefile = (ROOT / "Makefile").read_text()
     files = re.findall(r"`(tests/[\w/]+\.py)`", row.where)
+    for server in re.findall(r"`python -m benchmarks\.servers --only (\w+)`", row.where):
+        assert row.how == "run" and server in SERVERS
+        files.append("benchmarks/servers/__main__.py")
     targets = re.findall(r"`make ([\w-]+)`", row.where)
     assert files
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)

@@ -94,7 +94,7 @@ def verdict_of(outcome: dict[str, Any]) -> Verdict:
     return Verdict.from_metadata(text)
 
 
-@pytest.mark.parametrize("position", ["relay", *POSITIONS])
+@pytest.mark.parametrize("position", ["relay", "envoy", *POSITIONS])
 def test_each_chunk_is_compared_with_the_one_before_it_in_its_session(
     position: str, bundle: Path, tmp_path: Path
 ) -> None:
