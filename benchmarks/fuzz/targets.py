@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from benchmarks.fuzz import called, http1, processed
+from benchmarks.fuzz import graphs as planned_graphs
 from benchmarks.fuzz.documents import Documents, events_as_callers_do
 from benchmarks.fuzz.outcomes import Failure, Refused
 from benchmarks.fuzz.relayed import BothWays, Relayed
@@ -118,6 +119,7 @@ def targets(folder: Path) -> list[Target]:
         Target("called-blocks", called.blocks(), client_of_server.block, 0.002),
         Target("called-frames", called.conversations(), client_of_server.frames, 0.001),
         Target("bundles", [bundle.read_bytes()], Bundles(folder).feed, 0.01),
+        Target("graphs", planned_graphs.graphs(), planned_graphs.planned, 0.003),
         Target("descriptors", [acme.descriptor_set()], descriptors, 0.01),
         Target("configurations", [CONFIGURATION], Configurations(folder).feed, 0.02),
     ]
