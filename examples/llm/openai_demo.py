@@ -4,7 +4,7 @@
 
 A real Envoy stands before the model and asks Tocsin, its external processor, about every answer; then the same client
 goes through Tocsin's own relay of HTTP; then it asks the model itself, with a guarded transport in its own process.
-Tokens are judged in a window of their stream, and a stream is stopped in the middle when it is stranger than all but
+Tokens are judged in a window of their stream, and a stream is stopped at the token that makes it stranger than all but
 two of a hundred safe ones.
 """
 
