@@ -25,11 +25,11 @@ from tocsin_calibration.online.urn import Counts, UrnTest
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
 
 # Alternatives of the promise test: multiples of the promised rate, and how much each is trusted beforehand.
-# Twice the rate has most, since more than that shows soon anyway.
-MULTIPLES = ((1.3, 0.1), (1.5, 0.1), (2.0, 0.25), (2.5, 0.2), (3.0, 0.15), (5.0, 0.1), (8.0, 0.1))
+# Slight excess and twice the rate have most, since more than that shows soon anyway.
+MULTIPLES = ((1.3, 0.2), (1.5, 0.1), (2.0, 0.2), (2.5, 0.15), (3.0, 0.15), (5.0, 0.1), (8.0, 0.1))
 SHARES = ((0.5, 0.4), (0.25, 0.3), (0.1, 0.3))  # of the expected rate, the same for the test of too few
 CONCENTRATION = 400.0  # responses' worth of certainty in each alternative, at most the null's own
-SLIGHT, PRECISE = 1.75, 1600.0  # the multiple below which an alternative is more certain, as it must tell small excess
+SLIGHT, PRECISE = 1.75, 4000.0  # the multiple below which an alternative is more certain, as it must tell small excess
 LEARNT = 0.8  # the trust in a later window's bet that learns from what came before it, where it does
 LEAST = 10  # gaps above the threshold from which on windows learn: of fewer, a calm time says little of this set's luck
 PLAUSIBLE = -1.64  # standard deviations below the expected count, under which calm is no news of this calibration set
