@@ -7,6 +7,8 @@ it. What `tocsin.offline.relay_cost` has, scaled to this machine, is held agains
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ import numpy as np
 from rich.table import Table
 from scipy.optimize import nnls
 
-from benchmarks.compiled import kinds, named
+from benchmarks.compiled import environment, kinds, named
 from benchmarks.dataplane.hops import Hop, free_port, start_relay, start_upstream
 from benchmarks.dataplane.load import Shape, load
 from benchmarks.dataplane.messages import PATH, STREAM_PATH, WIDTHS, request, responses, stream, traffic
@@ -28,7 +30,6 @@ from tocsin.offline.relay_cost import (
     ResponseKind,
     machine_factor,
     reference_us,
-    scored_us,
 )
 from tocsin_calibration import Bundle, calibrate
 from tocsin_detectors import (
@@ -41,7 +42,6 @@ from tocsin_detectors import (
     MaxLogit,
     MaxSoftmax,
     RandomNetworkDistillation,
-    Scorer,
     compile,
 )
 
@@ -103,11 +103,10 @@ class Cell(NamedTuple):
 def measure(work: Path, rounds: int) -> list[Cell]:
     """Every kind of responses through each mode and build, with each bundle; interleaved, medians over rounds."""
     observations = traffic(1_000)
-    scorers: dict[str, Scorer] = {}
     for name, detectors in BUNDLES.items():
-        scorers[name] = compile(detectors, fit_on=observations.take(slice(0, 400)))
-        promise = calibrate(scorers[name](observations.take(slice(400, None))), detectors=scorers[name].detectors)
-        Bundle(scorers[name], promise, "bench").write(_path(work, name))
+        scorer = compile(detectors, fit_on=observations.take(slice(0, 400)))
+        promise = calibrate(scorer(observations.take(slice(400, None))), detectors=scorer.detectors)
+        Bundle(scorer, promise, "bench").write(_path(work, name))
     (work / "request.bin").write_bytes(request())
     port = free_port()
     upstream = start_upstream(work, {PATH: b""}, port)
@@ -132,7 +131,7 @@ def measure(work: Path, rounds: int) -> list[Cell]:
                         figures.setdefault(at, []).append(measured.cpu_us)
             for at, (mode, compiled, bundle, _) in enumerate(hops):
                 of = _traffic(kind)
-                spent = 0.0 if mode == UNSCORED else scored_us(scorers[bundle], of)
+                spent = 0.0 if mode == UNSCORED else scoring_us(_path(work, bundle), of, compiled=compiled)
                 cells.append(Cell(mode, compiled, bundle, kind.name, of, spent, statistics.median(figures[at])))
             console.print(f"{kind.name} measured")
     finally:
@@ -141,6 +140,19 @@ def measure(work: Path, rounds: int) -> list[Cell]:
                 hop.process.terminate()
                 hop.process.wait()
     return cells
+
+
+def scoring_us(bundle: Path, kind: ResponseKind, *, compiled: bool) -> float:
+    """The detectors' own time for a response of that kind in a process of that build (us)."""
+    program = (
+        "import sys; from tocsin.offline.relay_cost import ResponseKind, scored_us; "
+        "from tocsin_calibration import Bundle; scorer = Bundle.read(sys.argv[1]).scorer; scorer.warm(); "
+        "print(scored_us(scorer, ResponseKind(float(sys.argv[2]), *map(int, sys.argv[3:]))))"
+    )
+    size, *counts = kind
+    command = [sys.executable, "-c", program, str(bundle), str(size), *(str(int(count)) for count in counts)]
+    done = subprocess.run(command, env=environment(compiled), capture_output=True, text=True, check=True)
+    return float(done.stdout)
 
 
 def _traffic(kind: Kind) -> ResponseKind:

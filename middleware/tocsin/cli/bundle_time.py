@@ -24,7 +24,7 @@ def time_(
     rows: Annotated[list[int] | None, typer.Option(min=1, help="Responses in a batch; may be given again.")] = None,
     kilobytes: Annotated[float, typer.Option(min=0, help="The size of a response to predict a relay's CPU for.")] = 4,
 ) -> None:
-    """Time each detector of a bundle on this machine, one thread, on zeros; predict a relay's CPU."""
+    """Time each detector of a bundle on this machine, one thread; predict a relay's CPU."""
     try:
         import onnx  # noqa: F401
     except ImportError:

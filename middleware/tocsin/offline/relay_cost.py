@@ -58,12 +58,17 @@ UNSCORED = "unscored"  # what stands for the mode where a model has no bundle
 MODES = ("observe", "annotate", "enforce")
 CALLS, MESSAGES = 2, 32  # calls, or messages of a stream, that are scored in one run of the graph when many come
 # By mode, and by whether the relay is compiled.
-FITTED: dict[tuple[str, bool], Coefficients] = {
-    (mode, compiled): Coefficients(100.0, 1.0, 1.0, 100.0, 10.0, 100.0)
-    for mode in (UNSCORED, *MODES)
-    for compiled in (False, True)
+FITTED = {
+    (UNSCORED, False): Coefficients(23.1, 0.75, 0.12, 4.0, 1.5, 59.7),
+    ("observe", False): Coefficients(18.3, 1.14, 1.43, 362.1, 0.46, 286.3),
+    ("annotate", False): Coefficients(44.4, 1.17, 3.81, 288.4, 2.76, 245.9),
+    ("enforce", False): Coefficients(62.8, 2.27, 5.57, 0.0, 33.6, 274.8),
+    (UNSCORED, True): Coefficients(18.6, 0.42, 0.02, 0.0, 0.89, 34.3),
+    ("observe", True): Coefficients(22.0, 1.59, 0.73, 150.8, 1.97, 107.4),
+    ("annotate", True): Coefficients(37.3, 1.24, 2.57, 189.6, 1.55, 105.0),
+    ("enforce", True): Coefficients(40.3, 1.17, 3.95, 0.0, 23.2, 148.3),
 }
-REFERENCE_US = 300.0  # `reference_us` where they were fitted
+REFERENCE_US = 22.0  # `reference_us` where they were fitted
 _TURNS = 200
 
 

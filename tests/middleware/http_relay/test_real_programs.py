@@ -94,9 +94,9 @@ def test_json_over_http2_is_counted_and_refused_in_closed(fail: str, tokens: Pat
     with nginx('default_type application/json; return 200 "{}";', http2=True) as target:
         with running(settings(tokens, target, mode="enforce", fail=fail)) as relay:
             # Without a body: curl 7.88 drops an answer that is complete before it has sent all of its body.
-            asked = curl("-X", "POST", "--http2-prior-knowledge", f"http://{relay.target}{CHAT}")
-            assert asked.returncode == 0, asked.stderr
-            assert asked.stdout.endswith("{}") == (fail == "open"), asked.stdout
+            answer = curl("-X", "POST", "--http2-prior-knowledge", f"http://{relay.target}{CHAT}")
+            assert answer.returncode == 0, answer.stderr
+            assert answer.stdout.endswith("{}") == (fail == "open"), answer.stdout
             assert relay.metric("tocsin_relay_not_understood_total", what="not_grpc") == 1
             assert relay.metric("tocsin_unscored_total", model="m", reason="not_grpc") == 1
 
