@@ -33,7 +33,10 @@ WAYS = {
     "models.*.shadow": Way.BUNDLE,
     "protocols.*.descriptors": Way.CARRIED,
     "models.*.second_opinion.opinions.*.bundle": Way.BUNDLE,
-    **{f"models.*.second_opinion.opinions.*.{name}": Way.CARRIED for name in ("prompt", "rubric", "references")},
+    **{
+        f"models.*.second_opinion.opinions.*.{name}": Way.CARRIED
+        for name in ("prompt", "persona", "questions_file", "references", "rubric")
+    },
     "models.*.second_opinion.judge.ca": Way.SECRET,
     "models.*.second_opinion.opinions.*.worse.ca": Way.SECRET,
     "models.*.second_opinion.diversity.embedder.ca": Way.SECRET,
