@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,6 +143,7 @@ def measure(work: Path, rounds: int) -> list[Cell]:
     return cells
 
 
+@cache
 def scoring_us(bundle: Path, kind: ResponseKind, *, compiled: bool) -> float:
     """The detectors' own time for a response of that kind in a process of that build (us)."""
     program = (

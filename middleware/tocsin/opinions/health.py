@@ -138,11 +138,7 @@ def _agreement(facts: Mapping[str, int]) -> Iterable[Metric]:
         "Calls that tocsin_judge_agreement is reckoned from.",
         labels=["model", "opinion"],
     )
-    by_opinion: dict[tuple[str, str], dict[str, float]] = {}
-    for label, number in facts.items():
-        model, opinion, name = label.split(SEPARATOR)
-        by_opinion.setdefault((model, opinion), {})[name] = number / MILLION
-    for labels, values in by_opinion.items():
+    for labels, values in _by_opinion(facts).items():
         sums = RatingSums(**values)  # type: ignore[arg-type]
         calls.add_metric(labels, sums.items)
         if not isnan(sums.alpha):
@@ -156,16 +152,21 @@ def _intraclass(facts: Mapping[str, int]) -> Iterable[Metric]:
         "ICC(2,1) of the scores of the latest calls that every judge has scored.",
         labels=["model", "opinion"],
     )
-    by_opinion: dict[tuple[str, str], dict[str, float]] = {}
-    for label, number in facts.items():
-        model, opinion, name = label.split(SEPARATOR)
-        by_opinion.setdefault((model, opinion), {})[name] = number / MILLION
-    for labels, values in by_opinion.items():
+    for labels, values in _by_opinion(facts).items():
         judges = tuple(values[f"{JUDGE}{at}"] for at in range(len(values)) if f"{JUDGE}{at}" in values)
         sums = RaterSums(round(values["items"]), judges, values["squares"], values["item_squares"])
         if not isnan(sums.agreement):
             correlation.add_metric(labels, sums.agreement)
     yield correlation
+
+
+def _by_opinion(facts: Mapping[str, int]) -> dict[tuple[str, str], dict[str, float]]:
+    """Facts that are told in millionths, by model and opinion, and then by their own names."""
+    by_opinion: dict[tuple[str, str], dict[str, float]] = {}
+    for label, number in facts.items():
+        model, opinion, name = label.split(SEPARATOR)
+        by_opinion.setdefault((model, opinion), {})[name] = number / MILLION
+    return by_opinion
 
 
 def lasting_facts(of: Mapping[str, Mapping[str, int]]) -> Facts:
