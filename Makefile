@@ -34,7 +34,7 @@ FAST_TESTS := tests/calibration tests/detectors $(addprefix tests/middleware/,ga
 # Triton's client, vLLM's protocol.
 LOWEST_EXTRAS := dashboards fetch fit http kafka otel record redis
 LOWEST_TOOLS := h11 helm-python-sdk httpx hyperframe hypothesis jsonschema kubernetes-validate openai pytest \
-  pytest-asyncio pytest-xdist starlette uvicorn grpcio-reflection scipy import-linter
+  pytest-asyncio pytest-timeout pytest-xdist starlette uvicorn grpcio-reflection scipy import-linter
 LOWEST_TESTS := $(filter-out $(addprefix tests/middleware/,gateways ext_proc/% http/test_in_process.py \
   http/test_matrix.py protocols/test_nothing_to_judge.py protocols/test_oip.py protocols/test_protocols.py),\
   $(filter-out tests/middleware/http,$(FAST_TESTS)) $(wildcard tests/middleware/http/test_*.py)) $(BASE_TESTS)
