@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 # What every relayed byte and every judged response passes through. A file belongs here when a benchmark tells so.
 HOT = """
     middleware/tocsin/relay/{admission,asking,connection,connection_streams,context,downstream,endpoint,frame_rate,goaway}.py
-    middleware/tocsin/relay/{holding,local_reply,managed,scorer_queue}.py
+    middleware/tocsin/relay/{gated_stream,holding,local_reply,managed,scorer_queue}.py
     middleware/tocsin/relay/{method_paths,request_block,response_block,stream,stream_host,stream_messages}.py
     middleware/tocsin/relay/{transparent,upstream,verdict_fields,windows}.py
     middleware/tocsin/http_relay/{bodies,caller_reader,connection,context,fair_share,first_bytes,heads,hosts,incoming,passing,request}.py
