@@ -5,7 +5,7 @@ from __future__ import annotations
 from tocsin.grpc_wire.deframer import MessageDeframer, framed, whole_message
 from tocsin.judgement.actions import Outcome
 from tocsin.judgement.call import Call
-from tocsin.judgement.gate import DONE, PASSING
+from tocsin.judgement.outgoing import DONE, PASSING
 from tocsin.judgement.policy import not_grpc
 from tocsin.relay.gated_stream import GatedStream
 from tocsin.relay.response_block import ResponseBlock, unread_response_block
