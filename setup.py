@@ -16,8 +16,8 @@ HOT = """
     middleware/tocsin/relay/{gated_stream,holding,local_reply,managed,scorer_queue}.py
     middleware/tocsin/relay/{method_paths,request_block,response_block,stream,stream_host,stream_messages}.py
     middleware/tocsin/relay/{transparent,upstream,verdict_fields,windows}.py
-    middleware/tocsin/http_relay/{bodies,caller_reader,connection,context,fair_share,first_bytes,heads,hosts,incoming,passing,request}.py
-    middleware/tocsin/http_relay/{response,sides,upstream,writing}.py
+    middleware/tocsin/http_relay/{bodies,caller_reader,caller_socket,connection,context,fair_share,first_bytes,heads,hosts,incoming}.py
+    middleware/tocsin/http_relay/{passing,request,response,sides,upstream,writing}.py
     middleware/tocsin/exchange/{exchange,gated,opening,replies,segments,sending}.py
     middleware/tocsin/grpc_wire/{content_types,deframer}.py
     middleware/tocsin/http2/{frames,header_literals,headers,receive_window,send_window,splitter,unfinished_block}.py
