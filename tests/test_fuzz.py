@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.fuzz.__main__ import run
+from benchmarks.fuzz.http1 import HttpRelayed
 from benchmarks.fuzz.targets import targets
 
 CASES = 4_000
@@ -21,3 +22,8 @@ def test_some_thousand_cases_fail_nowhere(tmp_path: Path, capsys: pytest.Capture
     assert not failures, capsys.readouterr().out
     assert set(results) == {target.name for target in every}
     assert all(row["cases"] > 0 for row in results.values())
+
+
+def test_a_strict_parser_that_gets_nothing_at_all_is_at_its_end() -> None:
+    """The relay may have a connection to a server and nothing to say there, where a caller's request is refused."""
+    HttpRelayed.check_sent(b"")

@@ -159,8 +159,8 @@ def _theirs(case: bytes, parser: h11.Connection) -> Message:
     is_done = False
     while not is_done:
         event = parser.next_event()
-        if event is h11.NEED_DATA or event is h11.PAUSED:
-            break
+        if event is h11.NEED_DATA or event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
+            break  # to this parser no bytes at all are the end of a connection, again and again
         if isinstance(event, h11.Request):
             first = event.method.decode(), event.target.decode()
         if isinstance(event, (h11.Response, h11.InformationalResponse)):
@@ -226,7 +226,7 @@ class HttpRelayed:
             side.connection_lost(None)
             for _ in range(TURNS):
                 await asyncio.sleep(0)
-            self._check_sent(bytes(to_server.written))
+            self.check_sent(bytes(to_server.written))
         connection.downstream.connection_lost(None)
         for _ in range(TURNS):
             await asyncio.sleep(0)
@@ -235,7 +235,7 @@ class HttpRelayed:
         return bytes(to_caller.written)
 
     @staticmethod
-    def _check_sent(sent: bytes) -> None:
+    def check_sent(sent: bytes) -> None:
         """What the server gets is a request to a strict parser, or the beginning of one."""
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 21)
         try:

@@ -12,6 +12,7 @@ misbehaves: it ignores windows, never reads, floods, breaks rules or vanishes; n
 from __future__ import annotations
 
 import asyncio
+import shutil
 import statistics
 import tempfile
 from collections import Counter
@@ -22,8 +23,11 @@ from rich.table import Table
 
 from benchmarks.report import Check, arguments, at_most, console, finish
 from benchmarks.soak.run import HTTP_WAYS, Soak
+from tocsin.configuration.config import Config
 
+DRAIN = Config.model_fields["drain"].default.total_seconds()
 SLOPE = 1.0  # MB an hour
+ENDS = 2.0  # seconds beyond `drain` in which a relay's process ends
 
 
 def main() -> None:
@@ -31,6 +35,7 @@ def main() -> None:
         __doc__ or "",
         minutes={"type": float, "default": 10.0, "help": "how long"},
         seed={"type": int, "default": 0, "help": "of the traffic"},
+        logs={"type": Path, "help": "a folder in which what the processes logged is kept"},
     )
     with tempfile.TemporaryDirectory(prefix="tocsin-soak-") as folder:
         soak = Soak(Path(folder), options.seed)
@@ -38,6 +43,8 @@ def main() -> None:
             asyncio.run(soak.run(options.minutes * 60))
         finally:
             soak.end()
+            if options.logs:
+                shutil.copytree(folder, options.logs, ignore=shutil.ignore_patterns("*.tocsin"), dirs_exist_ok=True)
     tell(soak)
     finish(results(soak), checks(soak), options.json)
 
@@ -66,6 +73,7 @@ def results(soak: Soak) -> dict[str, Any]:
         "faults": faults,
         "excused": dict(soak.excused),
         "misbehaved": dict(soak.misbehaved),
+        "drained_seconds": soak.drained,
         "told": soak.differences,
     }
 
@@ -101,6 +109,7 @@ def checks(soak: Soak) -> list[Check]:
     outcomes = [
         at_most("responses altered", sum(soak.altered.values()), 0),
         at_most("calls lost beyond the faults", sum(soak.lost.values()), 0),
+        at_most("longest end of a relay that was told to, s", max(soak.drained, default=0.0), DRAIN + ENDS),
     ]
     for mode, relay in soak.relays.items():
         for what, (slope, noise) in {"in use": relay.used_slope(), "resident": relay.resident_slope()}.items():

@@ -6,6 +6,7 @@ Now and then all callers pause, so that what relays hold is looked at while no c
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import signal
 import time
@@ -35,6 +36,7 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
            ("grpc.max_reconnect_backoff_ms", 500)]  # fmt: skip
 CALLERS = 3  # connections of each mode
 AT_ONCE = (1, 1, 2, 4, 8, 16)  # calls on one of them
+STARTS = 6.0  # seconds that a relay may take until it listens
 SETTLES = 3.0  # seconds after a fault in which calls may still fail
 EVERY = 6.0  # seconds between looks at memory
 BEFORE_THE_END = 3.0  # seconds in which nobody misbehaves any more
@@ -68,6 +70,7 @@ class Soak:
         self.misbehaved: Counter[str] = Counter()
         self.differences: list[str] = []
         self._rude: dict[str, tuple[float, str]] = {}  # by mode, when its caller last began to misbehave, and how
+        self.drained: list[float] = []  # seconds that relays took to end, when told to
         self.began = 0.0
         self._busy = 0  # callers
         self._may_call, self._all_rest = asyncio.Event(), asyncio.Event()
@@ -251,12 +254,16 @@ class Soak:
         self.relays[mode].signal(signal.SIGHUP)
 
     async def _restart_relay(self, dice: random.Random) -> None:
+        """Until it has ended it finishes what is under way and takes no new connection; then the next one starts."""
         mode = dice.choice(MODES)
-        self._breaks("relay restarted", 8)
-        relay = self.relays[mode]
+        relay, began = self.relays[mode], time.monotonic()
+        self.faults.append((began - 0.5, math.inf, "relay restarted"))
         relay.signal(signal.SIGTERM)
         while relay.process.poll() is None:
             await asyncio.sleep(0.05)
+        self.drained.append(time.monotonic() - began)
+        self.faults.pop()
+        self.faults.append((began - 0.5, time.monotonic() + STARTS + SETTLES, "relay restarted"))
         relay.again()
 
     async def _watch(self, ends: float) -> None:

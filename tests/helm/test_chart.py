@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 from tocsin.cli.main import app
 from tocsin.cli.verbs import imported
 from tocsin.configuration.config import Config
+from tocsin.configuration.model import ModelConfig
 from tocsin.kubernetes.files import WAYS
 
 CHART = Path(__file__).parents[2] / "helm" / "tocsin"
@@ -560,10 +562,42 @@ def test_settings_may_name_files_that_are_mounted(tmp_path: Path) -> None:
     assert Config.load(tmp_path / "tocsin.yaml").admin_tls is not None
 
 
-def test_every_setting_that_names_a_file_is_looked_at() -> None:
-    text = (CHART / "templates" / "_checks.tpl").read_text()
-    for pattern in WAYS:
-        assert f'"{pattern.rpartition(".")[2]}"' in text or pattern.endswith((".bundle", ".shadow")), pattern
+def test_models_may_have_every_setting_that_the_relay_knows() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    models = schema["properties"]["tocsin"]["properties"]["models"]["additionalProperties"]
+    assert set(models["properties"]) == set(ModelConfig.model_fields)
+    signals = {
+        "p": "response.outputs.p", "risk": "metadata.x-risk", "early": "initial_metadata.x-risk",
+        "late": "trailing_metadata.x-risk", "before": {"previous": "p"},
+    }  # fmt: skip
+    more = {"signals": signals, "in_turn": True, "batched": {"p": False}, "second_opinion": {"share": 0.05}}
+    written = yaml.safe_load(
+        rendered(having(SMALL, models={"digits": DIGITS | more}))["ConfigMap"]["data"]["tocsin.yaml"]
+    )
+    assert more.items() <= written["models"]["digits"].items()
+
+
+def naming(pattern: str, file: str) -> dict[str, Any]:
+    """The relay's values, with this file named where one of WAYS says that a setting names one."""
+    *places, last = pattern.split(".")
+    content: Any = {last: file}
+    for at in range(len(places) - 1, -1, -1):
+        if places[at] != "*":
+            content = {places[at]: content}
+        elif places[at - 1] in ("to", "listeners", "judges"):
+            content = [{"listen": "0.0.0.0:7001", **content} if places[at - 1] == "listeners" else content]
+        else:
+            content = {"digits": content}
+    if "models" in content:
+        return {"models": {"digits": {**DIGITS, **content["models"]["digits"]}}}
+    return {"settings": content}
+
+
+@pytest.mark.parametrize("pattern", [pattern for pattern in WAYS if not pattern.endswith((".bundle", ".shadow"))])
+def test_every_setting_that_names_a_file_is_looked_at(pattern: str) -> None:
+    place = re.escape(pattern).replace(r"\*", "(digits|0)")
+    with pytest.raises(helm.HelmError, match=rf"{place}: nothing is mounted at /nowhere/file"):
+        rendered(having(SMALL, **naming(pattern, "/nowhere/file")))
 
 
 def test_readiness_may_be_what_the_model_server_says() -> None:

@@ -108,13 +108,13 @@
 {{- $_ := set $holders (printf "models.%s.second_opinion.agreement.judges.%d" $name $at) (pick $judge "ca") }}
 {{- end }}
 {{- range $opinion, $settings := $second.opinions | default dict }}
-{{- $_ := set $holders (printf "models.%s.second_opinion.opinions.%s" $name $opinion) (pick $settings "prompt" "rubric" "references") }}
+{{- $_ := set $holders (printf "models.%s.second_opinion.opinions.%s" $name $opinion) (pick $settings "prompt" "persona" "questions_file" "references" "rubric") }}
 {{- $_ := set $holders (printf "models.%s.second_opinion.opinions.%s.worse" $name $opinion) (pick ($settings.worse | default dict) "ca") }}
 {{- end }}
 {{- end }}
 {{- $files := dict }}
 {{- range $place, $holder := $holders }}
-{{- range $key := list "admin_token" "certificate" "key" "client_ca" "ca" "headers" "password" "spool" "file" "secret" "settings" "descriptors" "to" "sampling_key" "scores" "prompt" "rubric" "references" }}
+{{- range $key := list "admin_token" "certificate" "key" "client_ca" "ca" "headers" "password" "spool" "file" "secret" "settings" "descriptors" "to" "sampling_key" "scores" "prompt" "persona" "questions_file" "references" "rubric" }}
 {{- $file := get $holder $key }}
 {{- if and $file (kindIs "string" $file) }}{{ $_ := set $files (printf "%s.%s" $place $key) $file }}{{ end }}
 {{- end }}
