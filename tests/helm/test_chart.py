@@ -3,231 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
-from typing import Any
 
 import grpc
 import helm_python as helm
 import kubernetes_validate
 import pytest
 import yaml
+from tests.helm.chart import CHART, DIGEST, DIGITS, EVERYTHING, FULL, GATEWAY, PROCESSOR, SMALL, having, rendered
 from typer.testing import CliRunner
 
 from tocsin.cli.main import app
 from tocsin.cli.verbs import imported
 from tocsin.configuration.config import Config
 from tocsin.configuration.model import ModelConfig
-from tocsin.kubernetes.files import WAYS
-
-CHART = Path(__file__).parents[2] / "helm" / "tocsin"
-DIGITS = {
-    "bundle": "digits.tocsin",
-    "session": "metadata.x-session-id",
-    "signals": {"probs": "response.outputs.predict_proba", "embedding": "request.inputs.image"},
-}
-SMALL: dict[str, Any] = {
-    "model": {"image": {"repository": "docker.io/seldonio/mlserver", "tag": "1.7.1"}},
-    "tocsin": {"models": {"digits": DIGITS}, "bundles": {"configMap": {"name": "digits-bundle"}}},
-}
-FULL: dict[str, Any] = {
-    "model": {
-        "image": {"repository": "registry/model", "tag": "v1"},
-        "port": 9000,
-        "command": ["serve"],
-        "args": ["--fast"],
-        "env": [{"name": "A", "value": "b"}],
-        "resources": {"limits": {"memory": "1Gi"}},
-        "readinessProbe": {"grpc": {"port": 9000}},
-        "livenessProbe": {"grpc": {"port": 9000}},
-        "volumeMounts": [{"name": "models", "mountPath": "/models"}],
-    },
-    "tocsin": {
-        "mode": "annotate",
-        "models": {
-            "digits": {
-                **DIGITS,
-                "group": "metadata.x-tenant",
-                "session_idle": "5m",
-                "risk": {"wrong_costs": 5, "review_costs": 0.5},
-                "adapt": {"method": "aci", "step": 0.02},
-            },
-            "other": {"signals": {"probs": "response.outputs.p"}, "discoveries": {"false_share": 0.2}},
-        },
-        "bundles": {"persistentVolumeClaim": {"claimName": "bundles"}},
-    },
-    "replicas": 3,
-    "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-    "dashboards": {"enabled": True},
-    "grafanaRules": {"enabled": True, "file": "apiVersion: 1\ngroups:\n- name: '{{ $labels.model }}'\n"},
-    "podDisruptionBudget": {"enabled": True, "minAvailable": "50%"},
-    "networkPolicy": {"enabled": True, "scrapers": [{"namespaceSelector": {"matchLabels": {"a": "monitoring"}}}]},
-    "topologySpreadConstraints": [
-        {
-            "maxSkew": 1,
-            "topologyKey": "topology.kubernetes.io/zone",
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": {"matchLabels": {"team": "x"}},
-        }
-    ],
-    "serviceAccountName": "model",
-    "imagePullSecrets": [{"name": "pull"}],
-    "podAnnotations": {"a": "b"},
-    "podLabels": {"team": "x"},
-    "service": {"annotations": {"c": "d"}},
-    "volumes": [{"name": "models", "emptyDir": {}}],
-    "nodeSelector": {"disk": "fast"},
-    "tolerations": [{"key": "gpu", "operator": "Exists"}],
-    "affinity": {"nodeAffinity": {}},
-}
-
-
-DIGEST = f"sha256:{'0' * 64}"
-EVERYTHING: dict[str, Any] = {
-    **FULL,
-    "tocsin": {
-        **FULL["tocsin"],
-        "bundles": {},
-        "native": True,
-        "fetch": [
-            {"source": "oci://registry/models/digits:v1", "digest": f"sha256:{'0' * 64}", "file": "digits.tocsin"}
-        ],
-        "fetchSecret": "store",
-        "tls": {"enabled": True, "clients": True},
-        "state": {"redis": "rediss://redis:6379/0", "passwordSecret": {"name": "redis", "key": "password"}},
-    },
-    "autoscaling": {"enabled": True},
-    "certificate": {"enabled": True, "issuerRef": {"name": "internal", "kind": "ClusterIssuer"}, "dnsNames": ["a.b"]},
-    "prometheusAnnotations": True,
-    "prometheusRule": {"enabled": True, "groups": [{"name": "g", "rules": []}], "labels": {"release": "prometheus"}},
-}
-GATEWAY: dict[str, Any] = {
-    "kind": "gateway",
-    "gateway": {"upstream": "triton.models:8001"},
-    "tocsin": {"models": {"digits": DIGITS}, "bundles": {"image": {"reference": "registry/bundles:v1"}}},
-    "autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 30},
-    "podDisruptionBudget": {"enabled": True},
-}
-PROCESSOR: dict[str, Any] = {
-    **{key: value for key, value in GATEWAY.items() if key != "gateway"},
-    "extProc": {"enabled": True, "metadata": "tocsin"},
-    "networkPolicy": {"enabled": True},
-}
-MATRIX = {
-    "small": SMALL, "full": FULL, "everything": EVERYTHING, "gateway": GATEWAY, "processor": PROCESSOR,
-}  # fmt: skip
-VOLUMES = (
-    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",
-)  # fmt: skip
-CUSTOM = {"PodMonitor", "PrometheusRule", "Certificate"}  # resources of which Kubernetes has no schema
-
-
-def rendered(values: dict[str, Any], chart: Path = CHART) -> dict[str, dict[str, Any]]:
-    files = helm.Chart.load(str(chart)).render(values, name="digits", namespace="models")
-    texts = files.values() if isinstance(files, dict) else [files]
-    documents = [d for text in texts if "kind:" in str(text) for d in yaml.safe_load_all(str(text)) if d]
-    named = {"-dashboards": "Dashboards", "-alerts": "GrafanaRules", "-reachable": "Test"}  # second ones of their kind
-    return {
-        next(
-            (key for end, key in named.items() if document["metadata"]["name"].endswith(end)), document["kind"]
-        ): document
-        for document in documents
-    }
-
-
-def pods(manifests: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The specs of all pods."""
-    for manifest in manifests.values():
-        if manifest["kind"] == "Deployment":
-            yield manifest["spec"]["template"]["spec"]
-        elif manifest["kind"] == "Pod":
-            yield manifest["spec"]
-
-
-def against_the_restricted_standard(pod: dict[str, Any]) -> list[str]:
-    """How a pod violates the Pod Security Standard `restricted`."""
-    pod_context, violations = pod.get("securityContext", {}), []
-    for name in ("hostNetwork", "hostPID", "hostIPC"):
-        violations += [name] if pod.get(name) else []
-    allowed = {
-        "configMap",
-        "csi",
-        "downwardAPI",
-        "emptyDir",
-        "ephemeral",
-        "image",
-        "persistentVolumeClaim",
-        "projected",
-    }
-    for volume in pod.get("volumes", []):
-        violations += [f"volume {kind}" for kind in volume if kind not in {"name", "secret", *allowed}]
-    for container in [*pod.get("initContainers", []), *pod["containers"]]:
-        has = container.get("securityContext", {})
-        profile = has.get("seccompProfile", pod_context.get("seccompProfile", {})).get("type")
-        checks = {
-            "privileged": not has.get("privileged"),
-            "allowPrivilegeEscalation": has.get("allowPrivilegeEscalation") is False,
-            "runAsNonRoot": has.get("runAsNonRoot", pod_context.get("runAsNonRoot")) is True,
-            "runAsUser": has.get("runAsUser", pod_context.get("runAsUser", 1)) != 0,
-            "capabilities.drop": "ALL" in has.get("capabilities", {}).get("drop", []),
-            "capabilities.add": set(has.get("capabilities", {}).get("add", [])) <= {"NET_BIND_SERVICE"},
-            "seccompProfile": profile in ("RuntimeDefault", "Localhost"),
-            "hostPort": not any("hostPort" in port for port in container.get("ports", [])),
-        }
-        violations += [f"{container['name']}: {name}" for name, holds in checks.items() if not holds]
-    return violations
-
-
-def test_helm_lints_the_chart_without_an_error() -> None:
-    assert helm.lint(str(CHART))["errors"] == []
-
-
-@pytest.mark.parametrize("version", ["1.29", "1.32", "1.34"])
-@pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
-def test_manifests_fit_kubernetes_schemas(values: dict[str, Any], version: str) -> None:
-    manifests = rendered(values)
-    assert set(manifests) >= {"ConfigMap", "Deployment", "Service", "Test"}
-    for manifest in manifests.values():
-        images = version < "1.31" and "registry/bundles:v1" in json.dumps(manifest)  # image volumes are younger
-        if manifest["kind"] not in CUSTOM and not images:
-            kubernetes_validate.validate(manifest, version, strict=True)
-
-
-@pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
-def test_pods_meet_the_restricted_pod_security_standard(values: dict[str, Any]) -> None:
-    for pod in pods(rendered(values)):
-        assert against_the_restricted_standard(pod) == []
-        assert pod["automountServiceAccountToken"] is False
-
-
-def test_the_standard_is_held_to() -> None:
-    values = {**SMALL, "model": {**SMALL["model"], "securityContext": {"privileged": True}}, "podSecurityContext": None}
-    (pod, *_) = pods(rendered(values))
-    assert {"model: privileged", "model: seccompProfile"} <= set(against_the_restricted_standard(pod))
-
-
-def test_every_value_is_described_and_no_other_taken() -> None:
-    schema, values = (
-        json.loads((CHART / "values.schema.json").read_text()),
-        yaml.safe_load((CHART / "values.yaml").read_text()),
-    )
-
-    def undescribed(schema: dict[str, Any], value: Any, path: str) -> list[str]:
-        missing = [] if schema.get("description") or not path else [path]
-        if isinstance(value, dict) and "properties" in schema:
-            missing += [f"{path}.{name} is not known" for name in value if name not in schema["properties"]]
-            for name, subschema in schema["properties"].items():
-                missing += undescribed(subschema, value.get(name), f"{path}.{name}")
-        return missing
-
-    assert undescribed(schema, values, "") == []
-    with pytest.raises(helm.HelmError, match="autoscalling"):
-        rendered({**SMALL, "autoscalling": {}})
 
 
 def test_the_relay_reads_the_configuration_that_the_chart_writes(tmp_path: Path) -> None:
@@ -313,22 +106,6 @@ def test_a_changed_configuration_starts_new_pods() -> None:
         return str(rendered(values)["Deployment"]["spec"]["template"]["metadata"]["annotations"]["checksum/config"])
 
     assert checksum("observe") == checksum("observe") != checksum("annotate")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"model": {}}, "model.image.repository"),
-        ({"tocsin": {"models": {}}}, "tocsin.models"),
-        ({"tocsin": {"mode": "strict", "models": {"digits": DIGITS}}}, "/tocsin/mode"),
-        ({"tocsin": {"models": {"digits": {"signals": {"probs": "nowhere"}}}}}, "/tocsin/models/digits/signals/probs"),
-        ({"tocsin": {"models": {"digits": {}}}}, "signals"),
-    ],
-)
-def test_values_that_cannot_work_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(helm.HelmError) as caught:
-        rendered({**SMALL, **change})
-    assert message in str(caught.value)
 
 
 def test_a_gateway_is_the_relay_alone() -> None:
@@ -463,11 +240,6 @@ spec:
     assert "upstream: 127.0.0.1:9000" in manifests["ConfigMap"]["data"]["tocsin.yaml"]
 
 
-def having(values: dict[str, Any], **tocsin: Any) -> dict[str, Any]:
-    """The chart's values, with these settings of the relay changed."""
-    return {**values, "tocsin": {**values["tocsin"], **tocsin}}
-
-
 def test_containers_wait_before_they_end_or_do_as_they_are_told() -> None:
     for values in (SMALL, GATEWAY):
         for container in rendered(values)["Deployment"]["spec"]["template"]["spec"]["containers"]:
@@ -513,55 +285,6 @@ def test_the_service_says_what_the_relay_speaks() -> None:
         assert rendered(values)["Service"]["spec"]["ports"][0]["appProtocol"] == protocol
 
 
-FILE = {"certificate": "/etc/more/tls.crt", "key": "/etc/more/tls.key"}
-OWN_PROTOCOL: dict[str, Any] = {"own": {"methods": {"/a.B/C": {}}}}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"port": 8081}, r"tocsin\.port: port 8081 is model\.port as well"),
-        ({"metricsPort": 8001}, r"tocsin\.port: port 8001 is tocsin\.metricsPort"),
-        ({"port": 9465}, r"tocsin\.port: port 9465 is the relay's admin port"),
-        ({"settings": {"admin": "0.0.0.0:8081"}}, r"model\.port: port 8081 is the relay's admin port"),
-        ({"settings": {"listeners": [{"listen": "0.0.0.0:9464"}]}}, r"port 9464 is tocsin\.settings\.listeners\.0"),
-        ({"settings": {"listen": "0.0.0.0:1"}}, r"tocsin\.settings\.listen: the chart writes it"),
-        ({"tls": {"enabled": True}, "settings": {"tls": FILE}}, r"tocsin\.settings\.tls: the chart writes it"),
-        ({"settings": {"admin_token": "token"}}, r"tocsin\.settings\.admin_token: nothing is mounted at token"),
-        ({"settings": {"admin_tls": FILE}}, r"tocsin\.settings\.admin_tls\.certificate: nothing is mounted"),
-        ({"settings": {"events": {"to": [{"file": "/var/a"}]}}}, r"settings\.events\.to\.0\.file: nothing"),
-        (
-            {"settings": {"protocols": {"own": {"descriptors": "own.binpb", **OWN_PROTOCOL["own"]}}}},
-            r"own\.descriptors: nothing",
-        ),
-        ({"models": {"digits": {**DIGITS, "fallback": {"upstream": "a:1", "tls": {"ca": "a"}}}}}, r"fallback\.tls\.ca"),
-        (
-            {"native": True, "settings": {"protocols": {"own": {"reflection": True, **OWN_PROTOCOL["own"]}}}},
-            r"own\.reflection",
-        ),
-        ({"readiness": "grpc", "tls": {"enabled": True}}, r"tocsin\.readiness: the kubelet's gRPC probe speaks no TLS"),
-        ({"drain": "1m"}, r"terminationGracePeriodSeconds: .* take 65 s together"),
-    ],
-)
-def test_what_a_pod_could_not_start_with_is_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(helm.HelmError, match=message):
-        rendered(having(SMALL, **change))
-
-
-def test_settings_may_name_files_that_are_mounted(tmp_path: Path) -> None:
-    settings = {
-        "admin_tls": FILE,
-        "events": {"to": [{"file": "/var/lib/tocsin/alarms.jsonl"}]},
-        "limits": {"headers": "32KiB"},
-    }
-    mounts = [{"name": "more", "mountPath": "/etc/more"}, {"name": "data", "mountPath": "/var/lib/tocsin/"}]
-    volumes = [{"name": "more", "secret": {"secretName": "x"}}, {"name": "data", "emptyDir": {}}]
-    manifests = rendered({**having(SMALL, settings=settings, volumeMounts=mounts), "volumes": volumes})
-    kubernetes_validate.validate(manifests["Deployment"], "1.32", strict=True)
-    (tmp_path / "tocsin.yaml").write_text(manifests["ConfigMap"]["data"]["tocsin.yaml"])
-    assert Config.load(tmp_path / "tocsin.yaml").admin_tls is not None
-
-
 def test_models_may_have_every_setting_that_the_relay_knows() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     models = schema["properties"]["tocsin"]["properties"]["models"]["additionalProperties"]
@@ -575,29 +298,6 @@ def test_models_may_have_every_setting_that_the_relay_knows() -> None:
         rendered(having(SMALL, models={"digits": DIGITS | more}))["ConfigMap"]["data"]["tocsin.yaml"]
     )
     assert more.items() <= written["models"]["digits"].items()
-
-
-def naming(pattern: str, file: str) -> dict[str, Any]:
-    """The relay's values, with this file named where one of WAYS says that a setting names one."""
-    *places, last = pattern.split(".")
-    content: Any = {last: file}
-    for at in range(len(places) - 1, -1, -1):
-        if places[at] != "*":
-            content = {places[at]: content}
-        elif places[at - 1] in ("to", "listeners", "judges"):
-            content = [{"listen": "0.0.0.0:7001", **content} if places[at - 1] == "listeners" else content]
-        else:
-            content = {"digits": content}
-    if "models" in content:
-        return {"models": {"digits": {**DIGITS, **content["models"]["digits"]}}}
-    return {"settings": content}
-
-
-@pytest.mark.parametrize("pattern", [pattern for pattern in WAYS if not pattern.endswith((".bundle", ".shadow"))])
-def test_every_setting_that_names_a_file_is_looked_at(pattern: str) -> None:
-    place = re.escape(pattern).replace(r"\*", "(digits|0)")
-    with pytest.raises(helm.HelmError, match=rf"{place}: nothing is mounted at /nowhere/file"):
-        rendered(having(SMALL, **naming(pattern, "/nowhere/file")))
 
 
 def test_readiness_may_be_what_the_model_server_says() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import kubernetes_validate
 import yaml
-from tests.helm.test_chart import against_the_restricted_standard, rendered
+from tests.helm.chart import rendered
+from tests.helm.test_chart_standards import against_the_restricted_standard
 
 from tocsin.configuration.config import Config
 

@@ -15,7 +15,7 @@ from typing import Any
 import helm_python as helm
 import pytest
 import yaml
-from tests.helm.test_chart import CHART, MATRIX, rendered
+from tests.helm.chart import CHART, MATRIX, rendered
 from tests.oci_registry import registry
 
 SCRIPT = CHART.parent / "package.py"

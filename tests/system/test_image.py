@@ -21,7 +21,7 @@ from benchmarks.harness.redis_server import redis_server
 from oras.client import OrasClient
 from redis import Redis
 from tests.containers import Container, Image, needed, opened
-from tests.helm.test_chart import SMALL, rendered
+from tests.helm.chart import SMALL, rendered
 from tests.oci_registry import registry
 
 import tocsin
