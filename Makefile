@@ -20,7 +20,7 @@ COMPILED_TESTS := $(filter-out $(NOT_COMPILED),$(wildcard tests/calibration/test
   telemetry/test_telemetry.py workers/test_workers.py $(addprefix judgement/test_,gate.py levels_served.py \
   promises_served.py verdict.py) $(addprefix inprocess/test_,inprocess.py positions.py) \
   $(addprefix protocols/test_,layouts.py oip.py own_protocols.py protocols.py token_streams.py) \
-  $(addprefix service/test_,logs.py operations.py under_fire.py) \
+  $(addprefix service/test_,limits.py logs.py operations.py tls.py under_fire.py) \
   $(addprefix sinks/test_,native_histograms.py observability.py))
 # Tests that need nothing but what `pip install .` installs.
 BASE_TESTS := $(addprefix tests/middleware/,protocols/test_map_paths.py service/test_outbound.py cli/test_verbs.py \
