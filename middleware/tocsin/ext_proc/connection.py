@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from tocsin.ext_proc.connection_streams import ConnectionStreams
+from tocsin.ext_proc.connection_streams import EnvoyStreams
 from tocsin.ext_proc.hosts import ProcessorHost
 from tocsin.http2 import frames
 from tocsin.http2.frames import LAST_STREAM, SETTINGS, FrameError
@@ -19,7 +19,7 @@ LARGE_READ = 1 << 16
 MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE = 0x3, 0x6
 
 
-class ExtProcConnection(ConnectionStreams, asyncio.Protocol):
+class ExtProcConnection(EnvoyStreams, asyncio.Protocol):
     """One connection from an Envoy worker. Streams reply by `put`; `flush` writes what was put."""
 
     def __init__(self, server: ProcessorHost) -> None:

@@ -38,7 +38,7 @@ MOST_UNREAD = 1 << 20  # bytes of acknowledgements that a peer which does not re
 _WANTED = HeaderFilter((":method", ":path", "content-type", "grpc-encoding"))
 
 
-class ConnectionStreams(FrameReader, ConnectionHost):
+class EnvoyStreams(FrameReader, ConnectionHost):
     """Opens streams, hands them what Envoy sends, and keeps their windows. The subclass has the socket.
 
     `_is_paused`: the socket takes nothing for now; `_unread` bytes of acknowledgements wait for it.

@@ -13,7 +13,7 @@ from tocsin.ext_proc.holding import HeldResponse
 from tocsin.ext_proc.http_response import HttpResponse
 from tocsin.ext_proc.misfits import LINES
 from tocsin.ext_proc.request_bodies import GrpcRequestBody, HttpRequestBody
-from tocsin.ext_proc.request_head import RequestHead
+from tocsin.ext_proc.request_head import ReportedHead
 from tocsin.ext_proc.requests import (
     BUFFERED,
     BUFFERED_PARTIAL,
@@ -47,7 +47,7 @@ class EnvoyExchange:
         self._is_over = False
         self._is_observing = False
         self._request_mode = self._response_mode = MODE_UNKNOWN
-        self._head = RequestHead()
+        self._head = ReportedHead()
         self._http: Exchange | None = None  # of a route of HTTP
         self._http_body = HttpRequestBody(context.max_message, host.memory)
         self._http_request: HttpRequest | None = None  # as the model server gets it

@@ -10,7 +10,7 @@ ENVOY_PREFIXES = ("x-envoy-", "x-request-id", "x-forwarded-")  # fields that Env
 HEADER_ATTRIBUTE = "request.headers['"  # of an attribute that is a header of the request
 
 
-class RequestHead:
+class ReportedHead:
     """What is known of a request so far. `fields` are empty where the filter does not send them; `attributes` then may
     tell what was in them. `encoding` is the compression of gRPC messages.
     """
