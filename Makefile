@@ -15,10 +15,11 @@ PARALLEL ?= -n $$(( 2 * $$(nproc) )) --dist loadfile --no-loadscope-reorder
 NOT_COMPILED := $(addprefix tests/calibration/,evaluation/test_exchangeability.py online/test_changes.py \
   online/test_power.py online/test_two_streams.py online/test_urn.py risk/% selection/%)
 COMPILED_TESTS := $(filter-out $(NOT_COMPILED),$(wildcard tests/calibration/test_*.py tests/calibration/*/test_*.py)) \
-  tests/detectors/small_graphs tests/interop tests/system/test_compiled.py $(addprefix tests/middleware/,http http_relay relay state/test_state.py \
+  tests/detectors/small_graphs tests/interop tests/system/test_compiled.py $(addprefix tests/middleware/,http http_relay relay \
+  $(addprefix state/test_,redis_away.py replicas.py state.py) \
   telemetry/test_telemetry.py workers/test_workers.py $(addprefix judgement/test_,gate.py levels_served.py \
   promises_served.py verdict.py) $(addprefix inprocess/test_,inprocess.py positions.py) \
-  $(addprefix protocols/test_,layouts.py oip.py protocols.py token_streams.py) \
+  $(addprefix protocols/test_,layouts.py oip.py own_protocols.py protocols.py token_streams.py) \
   $(addprefix service/test_,logs.py operations.py under_fire.py) \
   $(addprefix sinks/test_,native_histograms.py observability.py))
 # Tests that need nothing but what `pip install .` installs.
@@ -29,14 +30,15 @@ FAST_TESTS := tests/calibration tests/detectors $(addprefix tests/middleware/,ga
   ext_proc/test_messages.py http_relay/test_smuggling.py $(addprefix relay/test_,frames.py messages.py \
   verdict_fields.py) $(addprefix judgement/test_,batching.py gate.py verdict.py) $(addprefix cli/test_,check_judge.py \
   cli.py cli_promises.py config_check.py verbs.py) $(addprefix protocols/test_,layouts.py nothing_to_judge.py oip.py \
-  protocols.py signals.py))
+  own_protocols.py protocols.py signals.py))
 # What `make test-lowest` tries. Other tests need programs whose Python packages want newer versions: Envoy's messages,
 # Triton's client, vLLM's protocol.
 LOWEST_EXTRAS := dashboards fetch fit http kafka otel record redis
 LOWEST_TOOLS := h11 helm-python-sdk httpx hyperframe hypothesis jsonschema kubernetes-validate openai pytest \
   pytest-asyncio pytest-timeout pytest-xdist starlette uvicorn grpcio-reflection scipy import-linter
 LOWEST_TESTS := $(filter-out $(addprefix tests/middleware/,gateways ext_proc/% http/test_in_process.py \
-  http/test_matrix.py protocols/test_nothing_to_judge.py protocols/test_oip.py protocols/test_protocols.py),\
+  http/test_matrix.py protocols/test_nothing_to_judge.py protocols/test_oip.py protocols/test_own_protocols.py \
+  protocols/test_protocols.py),\
   $(filter-out tests/middleware/http,$(FAST_TESTS)) $(wildcard tests/middleware/http/test_*.py)) $(BASE_TESTS)
 GO_PACKAGES := golang-go golang-google-grpc-dev golang-goprotobuf-dev
 JAVA_PACKAGES := default-jdk-headless libgrpc-java libgoogle-gson-java libnetty-java libperfmark-java

@@ -18,7 +18,7 @@ from rich.table import Table
 from benchmarks.compiled import GAIN
 from benchmarks.dataplane.messages import make_bundle, traffic
 from benchmarks.report import Check, arguments, console, finish
-from tocsin.testing.detectors import DetectorExample
+from tocsin.testing.detector_example import DetectorExample
 from tocsin_calibration import Bundle
 from tocsin_detectors import Scorer
 from tocsin_detectors.registry import BUILT_IN

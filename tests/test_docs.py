@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from tocsin.configuration.model import AdaptConfig, DiscoveryConfig, ModelConfig
 from tocsin.configuration.telemetry import TelemetryConfig
 from tocsin.unscored import REASONS
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 
 
 def first_cells(page: str, pattern: str) -> list[str]:
@@ -112,3 +114,23 @@ def test_every_alert_and_every_setting_of_what_is_told_is_in_the_page(bundle: Pa
 
 def first_lines(table: str) -> list[str]:
     return [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+
+
+PLACES = ("", "middleware/tocsin", "middleware", "calibration", "detectors")  # what paths in the page begin at
+
+
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    paths = re.findall(r"`([\w./-]+(?:\.(?:py|c|md)|/))`", page)
+    names = {path.name for place in PLACES[1:] for path in (ROOT / place).rglob("*.[cp]*")}  # of a package just named
+    assert len(paths) > 50
+    for path in paths:
+        assert path in names or any((ROOT / place / path).exists() for place in PLACES), path
+
+
+def test_the_architecture_lists_the_layers_that_imports_are_held_to() -> None:
+    table = (ROOT / "ARCHITECTURE.md").read_text().partition("## Layers")[2].partition("\n\nWithin")[0]
+    listed = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines() if line.startswith("| `")]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract.get("containers") == ["tocsin"]]
+    assert [sorted(row) for row in listed] == [sorted(re.findall(r"\w+", layer)) for layer in layers]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.fuzz.outcomes import Failure, Refused
-from tocsin.testing.detectors import DetectorExample
+from tocsin.testing.detector_example import DetectorExample
 from tocsin_detectors.small_graphs.evaluator import load_steps
 from tocsin_detectors.small_graphs.graph_file import read_graph
 from tocsin_detectors.small_graphs.planner import plan

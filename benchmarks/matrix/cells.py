@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.harness.parts import inline_guard
+from benchmarks.matrix.answers import Answer, has_verdict
 from benchmarks.matrix.cases import CASES, DECODE, ENCODINGS, TYPES, Case
-from benchmarks.matrix.positions import POSITIONS, Answer, has_verdict
+from benchmarks.matrix.positions import POSITIONS
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.sink import Scored, Sink

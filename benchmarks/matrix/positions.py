@@ -4,46 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import h11
 import httpx
 
 import tocsin
-from benchmarks.harness.envoy_messages import ProcessingRequest, ProcessingResponse
+from benchmarks.matrix.answers import Answer, pieces_of
+from benchmarks.matrix.envoy import ext_proc
 from tocsin.asgi import GuardMiddleware
 from tocsin.configuration.fields import Address
-from tocsin.ext_proc.attach import ext_proc_filter
-from tocsin.ext_proc.context import ExchangeHost, ProcessorContext, WaitingResponse
-from tocsin.ext_proc.exchange import EnvoyExchange
-from tocsin.ext_proc.requests import read_request
 from tocsin.http_relay.server import HttpRelay
-from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
-from tocsin.memory import MemoryBudget
 from tocsin.relay.server import Relay
-from tocsin.verdict import METADATA_KEY
 
-PIECE = 97  # bytes of a body that come at once
-MODE_NAMES = ("NONE", "STREAMED", "BUFFERED", "BUFFERED_PARTIAL", "FULL_DUPLEX_STREAMED", "GRPC")
 REQUEST = b'{"model":"m"}'
 
-
-class Answer(NamedTuple):
-    """A response as a server gives it, or a caller gets it. `is_cut`: it ended without its end."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    is_cut: bool = False
-    has_verdict: bool = False  # besides what headers and body tell
-
-
 Position = Callable[[Guard, str, Answer], Answer]
-
-
-def _pieces(body: bytes) -> list[bytes]:
-    return [body[at : at + PIECE] for at in range(0, len(body), PIECE)] or [b""]
 
 
 def asgi(guard: Guard, path: str, answer: Answer) -> Answer:
@@ -53,7 +30,7 @@ def asgi(guard: Guard, path: str, answer: Answer) -> Answer:
         await receive()
         headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        for piece in _pieces(answer.body):
+        for piece in pieces_of(answer.body):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -93,10 +70,10 @@ class _Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
         self._body = body
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from _pieces(self._body)
+        yield from pieces_of(self._body)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in _pieces(self._body):
+        for piece in pieces_of(self._body):
             yield piece
             await asyncio.sleep(0)
 
@@ -162,90 +139,6 @@ def async_transport(guard: Guard, path: str, answer: Answer) -> Answer:
     return asyncio.run(run())
 
 
-class _Envoy(ExchangeHost):
-    """Says what Envoy says of an exchange, and does what it is told, with the filter that `tocsin attach` prints."""
-
-    def __init__(self, guard: Guard) -> None:
-        self.guard = guard
-        self.memory = MemoryBudget(1 << 26).open(lambda: None)
-        self.exchange = EnvoyExchange(ProcessorContext(guard.config, guard, lambda seconds: None), self)
-        self.replies: list[Any] = []
-        self.is_ended = False
-        self._waiting: list[tuple[Call, WaitingResponse]] = []
-
-    def reply(self, content: bytes) -> None:
-        self.replies.append(ProcessingResponse.FromString(content))
-
-    def finish(self, status: int = 0, message: str = "") -> None:
-        self.is_ended = True
-
-    def submit(self, call: Call, waiting: WaitingResponse) -> None:
-        self._waiting.append((call, waiting))
-
-    def limit(self, waiting: WaitingResponse, call: Call) -> None:
-        return None
-
-    def say(self, **parts: Any) -> None:
-        if self.is_ended or any(reply.HasField("immediate_response") for reply in self.replies):
-            return
-        self.exchange.on_message(read_request(ProcessingRequest(**parts).SerializeToString()))
-        while self._waiting:
-            call, waiting = self._waiting.pop(0)
-            self.guard.judge([call])
-            waiting.judged(call)
-
-
-def _fields(pairs: dict[str, str]) -> Any:
-    return {"headers": [{"key": name, "raw_value": value.encode()} for name, value in pairs.items()]}
-
-
-def ext_proc(guard: Guard, path: str, answer: Answer) -> Answer:
-    """Behind Envoy: its messages to the external processor, in the mode that `tocsin attach` prints."""
-    served = guard.config.model_copy(update={"ext_proc": guard.config.listen})
-    settings = ext_proc_filter(served, guard)["typed_config"]
-    modes, observes = settings["processing_mode"], settings.get("observability_mode", False)
-    mode = MODE_NAMES.index(modes["response_body_mode"])
-    envoy = _Envoy(guard)
-    first = {"observability_mode": True} if observes else {"protocol_config": {"response_body_mode": mode}}
-    attributes = {"request.path": path, "request.method": "POST"}
-    attributes_sent = [{"key": "envoy.filters.http.ext_proc", "value": attributes}]
-    status = {":status": str(answer.status)}
-    envoy.say(response_headers={"headers": _fields(status | answer.headers)}, attributes=attributes_sent, **first)
-    if MODE_NAMES[mode] == "BUFFERED":
-        envoy.say(response_body={"body": answer.body, "end_of_stream": True}, **({} if not observes else first))
-    else:
-        for piece in [*_pieces(answer.body), b""]:
-            envoy.say(response_body={"body": piece, "end_of_stream": not piece}, **({} if not observes else first))
-    envoy.exchange.on_closed()
-    return answer if observes else _done(envoy, answer, MODE_NAMES[mode])
-
-
-def _done(envoy: _Envoy, answer: Answer, mode: str) -> Answer:
-    """What Envoy makes of the replies."""
-    headers, body, ends = dict(answer.headers), b"", mode != "FULL_DUPLEX_STREAMED"
-    for reply in envoy.replies:
-        kind = reply.WhichOneof("response")
-        if kind == "immediate_response":
-            changed = reply.immediate_response
-            setting = {option.header.key: option.header.raw_value.decode() for option in changed.headers.set_headers}
-            return Answer(changed.status.code, setting, changed.body, bool(body))
-        common = getattr(reply, kind).response
-        for option in common.header_mutation.set_headers:
-            headers[option.header.key] = option.header.raw_value.decode()
-        for name in common.header_mutation.remove_headers:
-            headers.pop(name, None)
-        if kind == "response_body":
-            mutation = common.body_mutation
-            if mutation.WhichOneof("mutation") == "streamed_response":
-                body += mutation.streamed_response.body
-                ends = ends or mutation.streamed_response.end_of_stream
-            elif mutation.WhichOneof("mutation") == "body":
-                body += mutation.body
-            elif mode != "FULL_DUPLEX_STREAMED":
-                body = answer.body
-    return Answer(answer.status, headers, body, not ends)
-
-
 def http_relay(guard: Guard, path: str, answer: Answer) -> Answer:
     """A relay between a caller and a server, over HTTP/1.1 and sockets; a strict parser reads what the caller gets."""
 
@@ -253,7 +146,7 @@ def http_relay(guard: Guard, path: str, answer: Answer) -> Answer:
         await reader.readuntil(REQUEST)
         head = b"".join(f"{name}: {value}\r\n".encode() for name, value in answer.headers.items())
         writer.write(b"HTTP/1.1 %d OK\r\ntransfer-encoding: chunked\r\n%b\r\n" % (answer.status, head))
-        for piece in _pieces(answer.body):
+        for piece in pieces_of(answer.body):
             writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             await writer.drain()
         writer.write(b"0\r\n\r\n")
@@ -305,8 +198,3 @@ POSITIONS: dict[str, Position] = {
     "external processor": ext_proc,
     "HTTP relay": http_relay,
 }
-
-
-def has_verdict(answer: Answer) -> bool:
-    """Whether the verdict reached the caller."""
-    return answer.has_verdict or METADATA_KEY in answer.headers or METADATA_KEY.encode() in answer.body

@@ -12,7 +12,8 @@ import pytest
 import spox.opset.ai.onnx.v18 as op
 
 from tocsin.testing import check_detector, example_signals
-from tocsin.testing.detectors import CLAIMS, ROWS, DetectorExample
+from tocsin.testing.detector_example import ROWS, DetectorExample
+from tocsin.testing.detectors import CLAIMS
 from tocsin_detectors import Observations, SignalError, compile
 from tocsin_detectors.registry import BUILT_IN, parse
 

@@ -1,4 +1,4 @@
-"""Intraclass correlation of several raters, from sums that can be added up."""
+"""Intraclass correlation ICC(2,1) of several raters, from sums that can be added up."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 
 class RaterSums(NamedTuple):
-    """What the intraclass correlations of n items that each of k raters has rated are made of; the sums of several
+    """What the intraclass correlation of n items that each of k raters has rated is made of; the sums of several
     groups of items with the same raters add up.
 
     `by_rater` (k,) are the sums of each rater's ratings, `squares` sums up all squared ratings, and `item_squares` is
-    the sum over items of their squared totals. Correlations are at most 1, and NaN where they are undefined: fewer
-    than two items or raters, or every rating the same.
+    the sum over items of their squared totals. `agreement` is at most 1, and NaN where it is undefined: fewer than
+    two items or raters, or every rating the same.
 
     Source: Shrout and Fleiss (1979), Intraclass Correlations: Uses in Assessing Rater Reliability. Psychological
     Bulletin 86, 420-428.
@@ -25,42 +25,28 @@ class RaterSums(NamedTuple):
     item_squares: float = 0.0
 
     @property
-    def one_way(self) -> float:
-        """ICC(1,1): of one rating, where each item has raters of its own; raters' habits count as error."""
-        between, within, _, _ = self._mean_squares()
-        return _ratio(between - within, between + (len(self.by_rater) - 1) * within)
-
-    @property
     def agreement(self) -> float:
         """ICC(2,1): of one rating by a rater like these, where all rate every item. A rater who is stricter than others
         lowers it.
         """
-        between, _, error, raters = self._mean_squares()
+        between, error, raters = self._mean_squares()
         k = len(self.by_rater)
         habits = k * (raters - error) / self.items if self.items else nan
         return _ratio(between - error, between + (k - 1) * error + habits)
 
-    @property
-    def consistency(self) -> float:
-        """ICC(3,1): of one rating by one of these very raters. A rater who is stricter by the same amount everywhere
-        does not lower it.
-        """
-        between, _, error, _ = self._mean_squares()
-        return _ratio(between - error, between + (len(self.by_rater) - 1) * error)
-
-    def _mean_squares(self) -> tuple[float, float, float, float]:
-        """BMS, WMS, EMS and JMS of the analysis of variance: between items, within items, error, between raters."""
+    def _mean_squares(self) -> tuple[float, float, float]:
+        """BMS, EMS and JMS of the analysis of variance: between items, error, between raters."""
         n, k = self.items, len(self.by_rater)
         if n < 2 or k < 2:
-            return nan, nan, nan, nan
+            return nan, nan, nan
         correction = sum(self.by_rater) ** 2 / (n * k)
         total = self.squares - correction
         if not total > 1e-12 * self.squares:
-            return nan, nan, nan, nan
+            return nan, nan, nan
         items = self.item_squares / k - correction
         raters = sum(of_rater**2 for of_rater in self.by_rater) / n - correction
-        within, error = max(0.0, total - items), max(0.0, total - items - raters)
-        return items / (n - 1), within / (n * (k - 1)), error / ((n - 1) * (k - 1)), raters / (k - 1)
+        error = max(0.0, total - items - raters)
+        return items / (n - 1), error / ((n - 1) * (k - 1)), raters / (k - 1)
 
 
 def rater_sums(ratings: Sequence[float]) -> RaterSums:

@@ -62,24 +62,26 @@ class RateTest:
         """
         alarms, responses = _checked(counts)
         if before is None or not self.learns or self.cells[0] < LEAST or not (earlier := sum(before)):
-            return self._largest_below(self.cells, alarms, responses)
+            return self._log_least_from(self.cells, alarms, responses)
         null, calm = sum(self.cells), self.cells[1]
         mean = earlier * self.cells[0] / null
-        fresh = self._largest_below(self.cells, alarms, responses) + log(1 - LEARNT)
+        fresh = self._log_least_from(self.cells, alarms, responses) + log(1 - LEARNT)
         deviation = sqrt(mean * (calm / null) * (null + earlier) / (null + 1))
         if before[0] - mean < PLAUSIBLE * deviation:
             return fresh  # calmer than calibration explains: that may end, and must not be the measure then
         higher = max(before[0], ceil(mean))
         learnt = (self.cells[0] + higher, calm + earlier - higher)
-        return max(fresh, self._largest_below(learnt, alarms, responses) + log(LEARNT))
+        return max(fresh, self._log_least_from(learnt, alarms, responses) + log(LEARNT))
 
     def log_martingale(self, counts: Counts) -> float:
         """log E of counts (2,) under the null, which F never exceeds."""
         alarms, responses = _checked(counts)
         return self._mixed(self.cells, [alarms] * len(self._rates), responses)
 
-    def _largest_below(self, null: tuple[float, float], alarms: int, responses: int) -> float:
-        """log F: by alternative, E falls with the count up to a turning point, and rises from there."""
+    def _log_least_from(self, null: tuple[float, float], alarms: int, responses: int) -> float:
+        """log F: the least that log E is with this many alarms or more, by a Beta null of these parameters. For each
+        alternative, E falls with the count up to a turning point, and rises from there.
+        """
         total = null[0] + null[1]
         at = []
         for _, a, b, _ in self._alternatives(total):

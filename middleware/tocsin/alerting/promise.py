@@ -61,6 +61,7 @@ def _broken(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], option
 
 
 def _exceeds_limit(limit: float, some: Sequence[WatchedModel], every: Sequence[WatchedModel]) -> str:
+    """The condition that the evidence against `some` of `every` model exceeds a limit of log e-values."""
     return f"tocsin:promise_log_evalue{_in_braces(matching(some, every))} > {limit:.4f}"
 
 

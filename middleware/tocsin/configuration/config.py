@@ -177,7 +177,7 @@ class Config(BaseModel):
         """How long a round trip to the Redis of `state` may take: as configured, else what the budgets leave."""
         if self.state is not None and self.state.timeout is not None:
             return self.state.timeout
-        budgets = [self._told_budget(model) for model in self.models.values() if model.session and model.sessions_hop]
+        budgets = [self._budget_set(model) for model in self.models.values() if model.session and model.sessions_hop]
         return min([TIMEOUT, *(budget / ROUND_TRIPS for budget in budgets if budget is not None)])
 
     def is_http(self, model: ModelConfig) -> bool:
@@ -189,12 +189,13 @@ class Config(BaseModel):
         """How long a response of a model may wait for its verdict. Where the model `shares_sessions` through Redis and
         no budget is configured, the default includes the round trips.
         """
-        configured = self._told_budget(self.models[model])
+        configured = self._budget_set(self.models[model])
         if configured is not None:
             return configured
         return self.scoring_budget + (ROUND_TRIPS * self.round_trip if shares_sessions else timedelta())
 
-    def _told_budget(self, model: ModelConfig) -> timedelta | None:
+    def _budget_set(self, model: ModelConfig) -> timedelta | None:
+        """The scoring budget that the file sets for a model; None where it sets none."""
         return model.scoring_budget or (self.scoring_budget if "scoring_budget" in self.model_fields_set else None)
 
     @model_validator(mode="after")

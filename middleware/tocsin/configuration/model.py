@@ -160,7 +160,7 @@ class ModelConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _batched_signals(self) -> ModelConfig:
+    def _batched_names_signals(self) -> ModelConfig:
         strange = [name for name in self.batched if name not in self.signals] if isinstance(self.batched, dict) else []
         if strange and self.protocol in ("oip", "oip_http"):
             raise ValueError(f"batched: there is no signal '{strange[0]}' (there are: {', '.join(self.signals)})")

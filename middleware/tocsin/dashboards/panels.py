@@ -84,7 +84,7 @@ def rows(title: str, description: str, *queries: Query, units: dict[str, str], s
 
 
 def heat(title: str, description: str, query: Query, unit: str, span: int = 12) -> heatmap.Panel:
-    """A histogram over time."""
+    """A panel of a histogram over time: a column for each moment, as dark as responses are in its buckets."""
     panel = heatmap.Panel().title(title).description(description).datasource(SOURCE).height(TALL).span(span).unit(unit)
     query_target = prometheus.Dataquery().expr(query.expr).legend_format(query.legend).range()
     return panel.with_target(query_target.format(PromQueryFormat.HEATMAP).ref_id("A").datasource(SOURCE))

@@ -1,71 +1,34 @@
-"""One HTTP/2 connection from Envoy: its streams, its windows and its limits (RFC 9113).
+"""One HTTP/2 connection from Envoy: its socket, its beginning and its end (RFC 9113).
 
-Envoy opens one connection for each of its workers, and on it one stream for each exchange. The connection's window is
-given back as soon as bytes have arrived. The streams' windows and the memory budget bound what waits.
+Envoy opens one connection for each of its workers, and on it one stream for each exchange.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from typing import NoReturn, cast
+from typing import cast
 
-from tocsin.ext_proc.frame_reader import FrameReader
-from tocsin.ext_proc.hosts import ConnectionHost, ProcessorHost
-from tocsin.ext_proc.stream import ProcessorStream
+from tocsin.ext_proc.connection_streams import ConnectionStreams
+from tocsin.ext_proc.hosts import ProcessorHost
 from tocsin.http2 import frames
-from tocsin.http2.frames import (
-    ACK,
-    END_STREAM,
-    GOAWAY,
-    LAST_STREAM,
-    PADDED,
-    PING,
-    PRIORITY,
-    PUSH_PROMISE,
-    RST_STREAM,
-    SETTINGS,
-    WINDOW_UPDATE,
-    FrameError,
-    StreamError,
-)
-from tocsin.http2.headers import HeaderError, HeaderFilter, HeaderReader, HeadersTooLong
-from tocsin.http2.receive_window import STREAM_WINDOW, ReceiveWindow
-from tocsin.http2.send_window import SendWindow
-from tocsin.relay.frame_rate import FrameRateLimit
+from tocsin.http2.frames import LAST_STREAM, SETTINGS, FrameError
+from tocsin.http2.receive_window import STREAM_WINDOW
 
 # Bytes of one read behind which others get their turn: an event loop goes on reading one socket for as long as it can.
 LARGE_READ = 1 << 16
-MOST_UNREAD = 1 << 20  # bytes of acknowledgements that a peer which does not read may leave waiting
 MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE = 0x3, 0x6
 
-_WANTED = HeaderFilter((":method", ":path", "content-type", "grpc-encoding"))
 
-
-class ExtProcConnection(FrameReader, ConnectionHost, asyncio.Protocol):
+class ExtProcConnection(ConnectionStreams, asyncio.Protocol):
     """One connection from an Envoy worker. Streams reply by `put`; `flush` writes what was put."""
 
     def __init__(self, server: ProcessorHost) -> None:
-        super().__init__(server.memory.open(self._evict), server.longest_headers)
-        self.server = server
+        super().__init__(server, server.memory.open(self._evict))
         self.name = server.name_connection()
-        self.send_window = SendWindow(self, self.memory)
-        self.receive_window = ReceiveWindow(self, self.send_window, self.memory)
-        self.streams: dict[int, ProcessorStream] = {}
-        self.idle_since = time.monotonic()
         self.is_reading = False  # what is put now is written once all is read
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._is_draining = False
-        self._is_paused = False
-        self._unread = 0
-        self._reader = HeaderReader(_WANTED, stateful=True, largest=server.longest_headers)
-        self._last_stream = 0
-        self._frame_rate = FrameRateLimit(server.context.frame_limits)
-
-    @property
-    def open_streams(self) -> int:
-        return len(self.streams)
 
     # -- the socket
 
@@ -150,13 +113,6 @@ class ExtProcConnection(FrameReader, ConnectionHost, asyncio.Protocol):
             self._caught_up(self.send_window.pump())
             self.flush()
 
-    def _caught_up(self, streams: list[int]) -> None:
-        """Nothing waits for these streams' windows any more."""
-        for stream_id in streams:
-            self.receive_window.release_credit(stream_id, ended=stream_id not in self.streams)
-            if stream_id not in self.streams:
-                self.remove(stream_id)
-
     # -- the end
 
     def drain(self) -> None:
@@ -172,6 +128,11 @@ class ExtProcConnection(FrameReader, ConnectionHost, asyncio.Protocol):
             self.put(frames.goaway(self._last_stream, frames.NO_ERROR))
             self.flush()
             self._transport.close()
+
+    def remove(self, stream_id: int) -> None:
+        super().remove(stream_id)
+        if self._is_draining:
+            self._close_when_idle()
 
     def _close_when_idle(self) -> None:
         if self._is_draining and not self.streams and self._transport is not None:
@@ -200,126 +161,3 @@ class ExtProcConnection(FrameReader, ConnectionHost, asyncio.Protocol):
         self.flush()
         if self._transport is not None:
             self._transport.close()
-
-    # -- frames
-
-    def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
-        size = len(payload)
-        if not stream_id or stream_id > self._last_stream:
-            raise FrameError(frames.PROTOCOL_ERROR, "DATA of no stream")
-        self.receive_window.admit(stream_id, size)
-        if flags & PADDED:
-            payload = frames.unpadded(payload)
-        if not payload and not flags & END_STREAM:
-            self._frame_rate.control()
-        stream = self.streams.get(stream_id)
-        ended = stream is None or bool(flags & END_STREAM)
-        if stream is None:  # it has ended here
-            self.receive_window.credit(stream_id, size, ended=True)
-            return
-        if payload:
-            stream.on_data(payload)
-        if stream_id not in self.streams:
-            ended = True
-        elif flags & END_STREAM:
-            stream.on_half_closed()
-        if not ended and self.send_window.blocked(stream_id):
-            self.receive_window.defer_credit(stream_id, size)
-        else:
-            self.receive_window.credit(stream_id, size, ended=ended)
-
-    def _on_block(self, flags: int, stream_id: int, block: bytes) -> None:
-        try:
-            fields = self._reader.read(block)
-        except HeadersTooLong as error:
-            self._refuse("headers", str(error))
-        except HeaderError as error:
-            raise FrameError(frames.COMPRESSION_ERROR, str(error)) from None
-        stream = self.streams.get(stream_id)
-        if stream is not None:  # trailers
-            if not flags & END_STREAM:
-                raise FrameError(frames.PROTOCOL_ERROR, "HEADERS within a stream")
-            stream.on_half_closed()
-            return
-        if stream_id <= self._last_stream:
-            return  # trailers of a stream that has ended here
-        self._last_stream = stream_id
-        if len(self.streams) >= self.server.context.config.limits.streams:
-            self.server.context.limited["streams"] += 1
-            self.put(frames.reset(stream_id, frames.REFUSED_STREAM))
-            return
-        self.send_window.open(stream_id)
-        stream = self.streams[stream_id] = ProcessorStream(self, stream_id)
-        stream.begin(fields, ended=bool(flags & END_STREAM))
-
-    def _on_control(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if kind == WINDOW_UPDATE:
-            if stream_id > self._last_stream:
-                raise FrameError(frames.PROTOCOL_ERROR, "WINDOW_UPDATE of no stream")
-            self._frame_rate.control(0 if len(payload) == 4 and self.streams else 1)
-            self._caught_up(self.send_window.credit(stream_id, payload))
-        elif kind == RST_STREAM:
-            if stream_id > self._last_stream:
-                raise FrameError(frames.PROTOCOL_ERROR, "RST_STREAM of no stream")
-            stream = self.streams.get(stream_id)
-            if stream is not None:
-                if not stream.has_messages:
-                    self._frame_rate.reset()
-                stream.on_closed()
-            self.remove(stream_id)
-        elif kind == SETTINGS:
-            self._on_settings(flags, payload)
-        elif kind == PING:
-            if not flags & ACK:
-                self._frame_rate.control()
-                self._acknowledge(frames.frame(PING, ACK, 0, payload))
-        elif kind == PUSH_PROMISE:
-            raise FrameError(frames.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
-        elif kind not in (GOAWAY, PRIORITY):
-            self._frame_rate.control()
-
-    def _on_settings(self, flags: int, payload: bytes) -> None:
-        if flags & ACK:
-            self._reader.drop_dynamic_table()
-            return
-        self._frame_rate.control()
-        settings = frames.read_settings(payload)
-        self.send_window.announced(settings.get(frames.INITIAL_WINDOW_SIZE))
-        self._caught_up(self.send_window.acknowledged())
-        self._acknowledge(frames.frame(SETTINGS, ACK, 0))
-
-    def _acknowledge(self, frame: bytes) -> None:
-        """Write an answer that no window holds back. A peer that does not read such answers is cut off."""
-        if self._is_paused:
-            self._unread += len(frame)
-            self.memory.charge(len(frame))
-            if self._unread > MOST_UNREAD:
-                self.cut_off("unread")
-                return
-        self.put(frame)
-
-    def _on_stream_error(self, error: StreamError) -> None:
-        stream = self.streams.get(error.stream)
-        if stream is not None:
-            self.put(frames.reset(error.stream, error.code))
-            stream.on_closed()
-            self.remove(error.stream)
-
-    def on_stream_ended(self, stream_id: int) -> None:
-        if self.send_window.blocked(stream_id):
-            self.streams.pop(stream_id, None)
-        else:
-            self.remove(stream_id)
-
-    def remove(self, stream_id: int) -> None:
-        """A stream has ended."""
-        self.streams.pop(stream_id, None)
-        self.send_window.close(stream_id)
-        self.receive_window.close(stream_id)
-        self.idle_since = time.monotonic()
-        if self._is_draining:
-            self._close_when_idle()
-
-    def _refuse(self, limit: str, reason: str) -> NoReturn:
-        self.server.context.limited[limit] += 1
-        raise FrameError(frames.ENHANCE_YOUR_CALM, reason)

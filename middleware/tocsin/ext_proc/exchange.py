@@ -6,8 +6,6 @@ A state machine without sockets: `on_message` takes Envoy's messages, and the ho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from tocsin.exchange.exchange import Exchange
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, HttpRequest, ProcessorContext
@@ -15,6 +13,7 @@ from tocsin.ext_proc.holding import HeldResponse
 from tocsin.ext_proc.http_response import HttpResponse
 from tocsin.ext_proc.misfits import LINES
 from tocsin.ext_proc.request_bodies import GrpcRequestBody, HttpRequestBody
+from tocsin.ext_proc.request_head import RequestHead
 from tocsin.ext_proc.requests import (
     BUFFERED,
     BUFFERED_PARTIAL,
@@ -27,7 +26,6 @@ from tocsin.ext_proc.requests import (
     REQUEST_TRAILERS,
     RESPONSE_BODY,
     RESPONSE_HEADERS,
-    Fields,
     ProcessingRequest,
     read_fields,
 )
@@ -37,8 +35,6 @@ from tocsin.judgement.call import Call
 from tocsin.judgement.policy import failed_closed
 
 FAILED_PRECONDITION, PERMISSION_DENIED = 9, 7
-ENVOY_PREFIXES = ("x-envoy-", "x-request-id", "x-forwarded-")  # fields that Envoy wrote of its own exchange
-HEADER_ATTRIBUTE = "request.headers['"  # of an attribute that is a header of the request
 
 
 class EnvoyExchange:
@@ -51,12 +47,10 @@ class EnvoyExchange:
         self._is_over = False
         self._is_observing = False
         self._request_mode = self._response_mode = MODE_UNKNOWN
-        self._path = self._verb = ""
+        self._head = RequestHead()
         self._http: Exchange | None = None  # of a route of HTTP
         self._http_body = HttpRequestBody(context.max_message, host.memory)
         self._http_request: HttpRequest | None = None  # as the model server gets it
-        self._headers: Fields = []
-        self._attributes: dict[str, str] = {}
         self._grpc_body = GrpcRequestBody(context.max_message, host.memory)
         self._has_request = False  # some of the request's body has come
         self._request_ended = False
@@ -70,7 +64,7 @@ class EnvoyExchange:
         if not self._has_begun and not self._begin(message):
             return
         if message.attributes:
-            self._attributes.update(message.attributes)
+            self._head.attributes.update(message.attributes)
         kind = message.kind
         if kind in (REQUEST_HEADERS, REQUEST_BODY, REQUEST_TRAILERS):
             self._on_request(kind, message)
@@ -136,14 +130,8 @@ class EnvoyExchange:
 
     def _on_request(self, kind: int, message: ProcessingRequest) -> None:
         if kind == REQUEST_HEADERS:
-            self._headers = read_fields(message.content)
-            for name, value in self._headers:
-                if name == ":path":
-                    self._path = value
-                elif name == ":method":
-                    self._verb = value
-                elif name == "grpc-encoding":
-                    self._grpc_body.encoding = value
+            self._head.on_fields(read_fields(message.content))
+            self._grpc_body.encoding = self._head.encoding
             self._request_ended = message.end
             self._open_call()
             if self._refuses_unguarded():
@@ -171,33 +159,24 @@ class EnvoyExchange:
 
     def _open_call(self) -> None:
         """The call of this exchange, once its path is known; None where no model guards its method."""
-        context = self._context
-        path = self._path or self._attributes.get("request.path", "")
-        verb = self._verb or self._attributes.get("request.method", "POST")
-        self._path, self._verb = path, verb
-        self._http = context.http.open(verb, path, self._metadata().items(), origin=self._host.origin) if path else None
+        context, origin, path, metadata = self._context, self._host.origin, self._head.path, self._head.metadata
+        self._http = context.http.open(self._head.verb, path, metadata.items(), origin=origin) if path else None
         if self._http is not None:
             self.call = self._http.call
         elif method := context.paths.method(path):
-            self.call = context.guard.call(method, self._metadata(), "", self._host.origin)
+            self.call = context.guard.call(method, metadata, "", origin)
         context.exchanges[self.call is not None] += 1
-
-    def _metadata(self) -> Mapping[str, str]:
-        """The request metadata that judgement reads. Of a repeated key, the last value counts."""
-        if self._headers:
-            return dict(self._headers)
-        start, attributes = len(HEADER_ATTRIBUTE), self._attributes
-        return {name[start:-2]: value for name, value in attributes.items() if name.startswith(HEADER_ATTRIBUTE)}
 
     def _refuses_unguarded(self) -> bool:
         """Refuse a call that no model guards, where that is configured; whether it was refused."""
         context = self._context
         if self.call is not None or not context.refuses_unguarded or self._is_observing:
             return False
-        if not self._path or context.allowed_methods.allows(self._path):
+        path = self._head.path
+        if not path or context.allowed_methods.allows(path):
             return False
         context.limited["unguarded"] += 1
-        message = f"tocsin: no model guards {self._path[:200]}"
+        message = f"tocsin: no model guards {path[:200]}"
         self._host.reply(replies.immediate(403, message.encode(), grpc_status=PERMISSION_DENIED))
         self._is_over = True
         return True
@@ -217,7 +196,7 @@ class EnvoyExchange:
         changed = exchange.on_request(content)
         if changed is not None and (self._request_mode != BUFFERED or self._is_observing):
             changed = None
-        self._http_request = HttpRequest(self._verb, self._path, _forwarded(self._headers), changed or content)
+        self._http_request = HttpRequest(self._head.verb, self._head.path, self._head.forwarded, changed or content)
         return changed
 
     # -- the response
@@ -225,9 +204,9 @@ class EnvoyExchange:
     def _respond(self) -> ProcessedResponse | None:
         """Choose how the response that begins now is treated. None where the exchange ends here."""
         context, host, mode = self._context, self._host, self._response_mode
-        if self.call is None and not self._headers:
+        if self.call is None and not self._head.fields:
             self._open_call()
-            if not self._path:
+            if not self._head.path:
                 context.misfits.count("no_path")
             if self._refuses_unguarded():
                 return None
@@ -246,7 +225,9 @@ class EnvoyExchange:
             if mode in (BUFFERED, FULL_DUPLEX_STREAMED) and not self._is_observing:
                 if self._http is not None:
                     return self._respond_http(self._http, holds=True)
-                self._response = HeldResponse(context, host, mode, call, self._headers, can_retry=self._request_ended)
+                self._response = HeldResponse(
+                    context, host, mode, call, self._head.fields, can_retry=self._request_ended
+                )
                 return self._response
             if not self._is_observing:
                 context.misfits.count("not_held")
@@ -297,8 +278,3 @@ class EnvoyExchange:
             response.count_unsent()
         elif response.lacks_trailers and context.annotates and not self._is_observing:
             context.misfits.count("no_trailers")
-
-
-def _forwarded(fields: Fields) -> Fields:
-    """The header fields of a request that are sent with it once more."""
-    return [(name, value) for name, value in fields if not name.startswith((":", *ENVOY_PREFIXES))]

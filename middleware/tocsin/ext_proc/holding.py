@@ -26,7 +26,8 @@ from tocsin.ext_proc.response import JudgedResponse
 from tocsin.grpc_wire.deframer import framed
 from tocsin.judgement.actions import END, Actions, Ask, Judge, Outcome, Release, Replace
 from tocsin.judgement.call import Call
-from tocsin.judgement.gate import HOLDING, PASSING, Gate
+from tocsin.judgement.gate import Gate
+from tocsin.judgement.outgoing import HOLDING, PASSING
 from tocsin.judgement.policy import DETAILS_KEY, Replacement, not_grpc
 from tocsin.verdict import METADATA_KEY
 

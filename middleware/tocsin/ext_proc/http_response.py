@@ -28,7 +28,7 @@ from tocsin.ext_proc.requests import (
     read_fields,
 )
 from tocsin.ext_proc.response import JudgedResponse
-from tocsin.judgement import gate as gates
+from tocsin.judgement import outgoing
 from tocsin.judgement.actions import Ask
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import Replacement, failed_closed
@@ -295,6 +295,6 @@ class HttpResponse(JudgedResponse):
     def on_closed(self) -> None:
         gated = self._gated
         gated.drop()
-        if gated.gate.state != gates.DONE and gated.annotates:
+        if gated.gate.state != outgoing.DONE and gated.annotates:
             gated.gate.close()
         super().on_closed()

@@ -108,7 +108,7 @@ def _body(kind: int, mutation: bytes, content: bytes) -> bytes:
 
 
 def _entry(name: str, value: bytes) -> bytes:
-    """An entry of Struct.fields."""
+    """An entry of Struct.fields; `value` is an encoded Value."""
     return _field(b"\x0a", _field(b"\x0a", name.encode()) + _field(b"\x12", value))
 
 

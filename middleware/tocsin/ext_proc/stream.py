@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
 from tocsin.ext_proc.context import ExchangeHost, WaitingResponse
-from tocsin.ext_proc.exchange import ENVOY_PREFIXES, EnvoyExchange
+from tocsin.ext_proc.exchange import EnvoyExchange
 from tocsin.ext_proc.hosts import ConnectionHost
+from tocsin.ext_proc.request_head import ENVOY_PREFIXES
 from tocsin.ext_proc.requests import Fields, MessageError, read_request
 from tocsin.grpc_wire.content_types import is_grpc
 from tocsin.grpc_wire.deframer import MessageDeframer, framed, whole_message

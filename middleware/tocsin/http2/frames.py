@@ -152,3 +152,20 @@ def unpadded(payload: bytes) -> bytes:
     if not payload or payload[0] >= len(payload):
         raise FrameError(PROTOCOL_ERROR, "DATA padding longer than the frame")
     return payload[1 : len(payload) - payload[0]]
+
+
+def consecutive_data(data: bytes, at: int, longest: int, places: list[tuple[int, int]]) -> int:
+    """Where the frames end that follow a plain DATA frame and have the same type, flags and stream, and are whole and
+    not longer than `longest`. Where the contents of all of them are is appended to `places`.
+    """
+    end = len(data)
+    last = end - HEADER_SIZE
+    alike = data[at + 3 : at + HEADER_SIZE]
+    while at <= last and data.startswith(alike, at + 3):
+        length = data[at] << 16 | data[at + 1] << 8 | data[at + 2]
+        stop = at + HEADER_SIZE + length
+        if stop > end or length > longest:
+            break
+        places.append((at + HEADER_SIZE, stop))
+        at = stop
+    return at

@@ -130,7 +130,7 @@ class FrameSplitter:
                     follows = stop <= last and data[stop + 8] == stream & 0xFF and not data[stop + 3]
                     if follows and joins_data and not flags:  # more of it, most likely
                         places: list[tuple[int, int]] = []
-                        stop = _consecutive_data(data, at, usual, places)
+                        stop = frames.consecutive_data(data, at, usual, places)
                         if self.data_together(stream, data, places):
                             if at > start:
                                 out.append(data[start:at])
@@ -285,20 +285,3 @@ class FrameSplitter:
         block, as_it_came = unfinished.take()
         instead = self.headers(stream, unfinished.flags, block)
         return as_it_came if instead is None else instead
-
-
-def _consecutive_data(data: bytes, at: int, longest: int, places: list[tuple[int, int]]) -> int:
-    """Where the frames end that follow a plain DATA frame and have the same type, flags and stream, and are whole and
-    not longer than `longest`. Where the contents of all of them are is appended to `places`.
-    """
-    end = len(data)
-    last = end - HEADER_SIZE
-    alike = data[at + 3 : at + HEADER_SIZE]
-    while at <= last and data.startswith(alike, at + 3):
-        length = data[at] << 16 | data[at + 1] << 8 | data[at + 2]
-        stop = at + HEADER_SIZE + length
-        if stop > end or length > longest:
-            break
-        places.append((at + HEADER_SIZE, stop))
-        at = stop
-    return at

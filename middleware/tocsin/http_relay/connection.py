@@ -12,12 +12,13 @@ from collections.abc import Callable
 from tocsin.exchange.replies import Reply
 from tocsin.http_relay.again import SendingAgain
 from tocsin.http_relay.bodies import body_of
-from tocsin.http_relay.caller_reader import CallerHost, CallerReader
+from tocsin.http_relay.caller_reader import CallerReader
+from tocsin.http_relay.caller_socket import CallerSocket, SocketOwner
 from tocsin.http_relay.context import HttpContext
 from tocsin.http_relay.heads import Http1Request
 from tocsin.http_relay.replies import CONTINUE, refusal, written
 from tocsin.http_relay.request import Passage, RelayedRequest
-from tocsin.http_relay.sides import Side, SideHost
+from tocsin.http_relay.sides import Side
 from tocsin.http_relay.upstream import MOST_BEHIND, UpstreamLink
 from tocsin.judgement.actions import Ask
 from tocsin.judgement.batching import VerdictCallback
@@ -29,7 +30,7 @@ MOST_UNREAD = 1 << 16  # bytes of requests that wait for the response before the
 LINGERS = 1.0  # seconds in which a caller that still sends may read why nobody listens
 
 
-class HttpConnection(CallerHost):
+class HttpConnection(SocketOwner):
     """Both sides, the request that is under way between them, and its response."""
 
     def __init__(self, context: HttpContext, port: Port) -> None:
@@ -41,7 +42,7 @@ class HttpConnection(CallerHost):
         self.idle_since = self.relay.now()
         self.request: RelayedRequest | None = None
         self.awaits_response = False  # a request is under way, whose response is not sent yet
-        self.downstream = Side(_CallerSocket(self))
+        self.downstream = Side(CallerSocket(self))
         self.upstream = UpstreamLink(self, context.share)
         self.is_tunnel = False  # the upstream has changed to another protocol
         self._requests = CallerReader(self, context)
@@ -82,7 +83,6 @@ class HttpConnection(CallerHost):
     # -- the caller
 
     def on_received(self, data: bytes) -> None:
-        """Bytes of the caller."""
         if self._requests.has_ended:
             return
         if self.is_tunnel:
@@ -165,7 +165,6 @@ class HttpConnection(CallerHost):
             asyncio.get_running_loop().call_later(LINGERS, downstream.close)
 
     def on_caller_half_closed(self) -> bool:
-        """The caller writes no more; whether its response may still be sent."""
         self._half_closed = True
         self._requests.read_all()
         request, side = self.request, self.upstream.side
@@ -179,7 +178,6 @@ class HttpConnection(CallerHost):
         return True
 
     def on_caller_gone(self) -> None:
-        """The caller is gone: so is everything of this connection."""
         self._requests.has_ended = True
         self._abandon()
         self._again.give_up()
@@ -257,6 +255,11 @@ class HttpConnection(CallerHost):
 
     # -- pace and limits
 
+    def on_caller_paused(self, *, is_paused: bool) -> None:
+        self.pace()
+        if not is_paused:
+            self.upstream.go_on()
+
     @property
     def is_paused(self) -> bool:
         return self.downstream.is_paused
@@ -274,33 +277,3 @@ class HttpConnection(CallerHost):
         self._requests.has_ended = True
         self.upstream.drop()
         self.downstream.abort()
-
-
-class _CallerSocket(SideHost):
-    """A connection, as the caller's socket knows it."""
-
-    def __init__(self, connection: HttpConnection) -> None:
-        self._connection = connection
-        self.memory = connection.memory
-
-    def on_connected(self, side: Side) -> None:
-        connection = self._connection
-        if side.transport is None:
-            return
-        connection.port.keep_alive(side.transport)
-        if not connection.relay.open.admit(connection):
-            side.close()
-
-    def on_data(self, side: Side, data: bytes) -> None:
-        self._connection.on_received(data)
-
-    def on_half_closed(self, side: Side) -> bool:
-        return self._connection.on_caller_half_closed()
-
-    def on_closed(self, side: Side) -> None:
-        self._connection.on_caller_gone()
-
-    def on_paused(self, side: Side, *, is_paused: bool) -> None:
-        self._connection.pace()
-        if not is_paused:
-            self._connection.upstream.go_on()

@@ -22,7 +22,7 @@ from tocsin.http_relay.sides import Side, SideHost
 MOST_BEHIND = 1 << 14
 
 
-class UpstreamLink:
+class UpstreamLink(SideHost):
     """An upstream connection. `response` is the one that is under way, `keeps` whether another may follow it here,
     `is_behind` whether something has come that is not read yet, because others have their turn or the caller is slow.
     """
@@ -32,9 +32,9 @@ class UpstreamLink:
         self.response: RelayedResponse | None = None
         self.keeps = True
         self.is_behind = False
+        self.memory = host.memory
         self._host = host
         self._relay = host.relay
-        self._socket = _UpstreamSocket(self, host)
         self._connecting: asyncio.Task[None] | None = None
         self._share = share
         self._flow = Flow(self._read_slice)
@@ -55,7 +55,7 @@ class UpstreamLink:
             self._is_reused = False
             self._unread = UpstreamResponses()
             self.is_behind = False
-            side = self.side = Side(self._socket)
+            side = self.side = Side(self)
             self._connecting = asyncio.get_running_loop().create_task(self._connect(side))
 
     def send(self, content: bytes) -> None:
@@ -103,8 +103,16 @@ class UpstreamLink:
             side.is_closed = True
             side.abort()
 
-    def on_gone(self, side: Side) -> None:
-        """The upstream's socket is gone."""
+    def on_connected(self, side: Side) -> None:
+        pass
+
+    def on_half_closed(self, side: Side) -> bool:
+        return False
+
+    def on_paused(self, side: Side, *, is_paused: bool) -> None:
+        self._host.pace()
+
+    def on_closed(self, side: Side) -> None:
         if side is not self.side:
             return
         while self.is_behind and self._read_part():
@@ -141,8 +149,9 @@ class UpstreamLink:
 
     # -- responses
 
-    def on_data(self, data: bytes) -> None:
-        """Bytes of the upstream."""
+    def on_data(self, side: Side, data: bytes) -> None:
+        if side is not self.side:  # it was dropped
+            return
         host = self._host
         if host.is_tunnel:
             host.write(data)
@@ -284,28 +293,3 @@ class UpstreamLink:
         """Nothing more is done about the response; whether all of it had come, as far as that was begun."""
         body, self.response, self._body = self._body, None, None
         return body is None or body.is_done
-
-
-class _UpstreamSocket(SideHost):
-    """A link, as its socket knows it; one that was dropped has nothing to say any more."""
-
-    def __init__(self, link: UpstreamLink, host: UpstreamHost) -> None:
-        self._link = link
-        self._host = host
-        self.memory = host.memory
-
-    def on_connected(self, side: Side) -> None:
-        pass
-
-    def on_data(self, side: Side, data: bytes) -> None:
-        if side is self._link.side:
-            self._link.on_data(data)
-
-    def on_half_closed(self, side: Side) -> bool:
-        return False
-
-    def on_closed(self, side: Side) -> None:
-        self._link.on_gone(side)
-
-    def on_paused(self, side: Side, *, is_paused: bool) -> None:
-        self._host.pace()

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
+from tocsin.judgement.message_groups import MessageGroup, MessageGroups
 from tocsin.judgement.stream_requests import StreamRequests
 from tocsin.protocols.method import Method
 from tocsin.verdict import Verdict
@@ -143,14 +143,6 @@ class Call:
         """No more responses come."""
 
 
-class _Together(NamedTuple):
-    """The positions of messages that will be judged together, and the request that they answer."""
-
-    request: bytes | None
-    is_unmatched: bool
-    messages: list[tuple[int, bytes]]
-
-
 class StreamedCall(Call):
     """A call whose response is a stream. It is judged every `every` messages, or once at the end where that is 0.
 
@@ -181,13 +173,14 @@ class StreamedCall(Call):
         self.strange = 0  # messages that could not be judged as part of a run
         self._every = every
         self._apart = reads.parallel and every != 1 and not together
-        self._collected: dict[tuple[int, int], _Together] = {}  # by sequence and request
         self._requests: StreamRequests | None = None
         if wants_request and reads.requests_stream:
             self._requests = StreamRequests(reads, in_turn=in_turn)
-        self._message_count = 0  # messages
+        self._groups: MessageGroups | None = None  # of messages that wait for others
+        if every != 1:
+            self._groups = MessageGroups(every, counts_requests=self._requests is not None)
+        self._message_count = self._serial = 0
         self._concluded = False
-        self._serial = 0
 
     streams = True
 
@@ -216,25 +209,16 @@ class StreamedCall(Call):
             is_unmatched = request is None
             self.kept_requests = self._requests.kept_bytes
         if content is None:
-            return self._piece((place,), None, (), fault, request, is_unmatched)
-        if self._every == 1:
-            return self._piece((place,), content, (), None, request, is_unmatched)
+            piece = self._piece((place,), None, request, is_unmatched)
+            piece.fault = fault or piece.fault
+            return piece
+        groups = self._groups
+        if groups is None:
+            return self._piece((place,), content, request, is_unmatched)
         sequence = self.reads.sequence(content) if self._apart else 0
-        key = sequence, 0 if self._requests is None or request is None else id(request)
-        group = self._collected.get(key)
-        if group is None:
-            group = self._collected[key] = _Together(request, is_unmatched, [])
-            self.kept_bytes += len(request) if self._requests is not None and request is not None else 0
-        group.messages.append((place, content))
-        if not self._every or len(group.messages) < self._every:
-            self.kept_bytes += len(content)
-            return None
-        piece = self._piece_of(group)
-        self.kept_bytes -= sum([len(earlier) for _, earlier in group.messages[:-1]])
-        if self._requests is not None and request is not None:
-            self.kept_bytes -= len(request)
-        del self._collected[key]
-        return piece
+        group = groups.add(place, content, sequence, request, is_unmatched)
+        self.kept_bytes = groups.kept_bytes
+        return None if group is None else self._piece_of(group)
 
     def next_places(self, messages: int) -> int:
         """So many messages of the response have come that are not reported one by one; the place of the first."""
@@ -244,7 +228,7 @@ class StreamedCall(Call):
     def unread_piece(self, messages: int) -> Call:
         """So many messages that came together and pass unread."""
         place = self.next_places(messages)
-        piece = self._piece(range(place, place + messages), None, (), None, self.request, False)
+        piece = self._piece(range(place, place + messages), None, self.request, False)
         piece.responses = messages
         return piece
 
@@ -257,9 +241,9 @@ class StreamedCall(Call):
 
     def ended(self) -> list[Call]:
         """The stream is complete; returns what was not judged yet, of each sequence."""
-        groups, self._collected, self.kept_bytes = self._collected, {}, 0
+        groups = self._take_groups()
         self.forget_requests()
-        return [self._piece_of(group) for group in groups.values()]
+        return [self._piece_of(group) for group in groups]
 
     def answered_anew(self, request: bytes | None, responses: Sequence[bytes]) -> tuple[Call, list[Call]]:
         """Returns the same call with another stream in response, and its pieces."""
@@ -285,7 +269,7 @@ class StreamedCall(Call):
 
     def forget(self) -> None:
         """Nobody waits any more: drop what was collected."""
-        self._collected, self.kept_bytes = {}, 0
+        self._take_groups()
         self.request = None
         self.forget_requests()
 
@@ -302,28 +286,25 @@ class StreamedCall(Call):
             self._requests.forget()
             self.kept_requests = 0
 
-    def _piece_of(self, group: _Together) -> Call:
-        places, contents = [place for place, _ in group.messages], [content for _, content in group.messages]
-        return self._piece(places, contents[-1], contents[:-1], None, group.request, group.is_unmatched)
+    def _take_groups(self) -> list[MessageGroup]:
+        self.kept_bytes = 0
+        return [] if self._groups is None else self._groups.take_all()
 
-    def _piece(
-        self,
-        places: Sequence[int],
-        response: bytes | None,
-        earlier: Sequence[bytes],
-        fault: Fault | None,
-        request: bytes | None,
-        is_unmatched: bool,
-    ) -> Call:
+    def _piece_of(self, group: MessageGroup) -> Call:
+        places, contents = [place for place, _ in group.messages], [content for _, content in group.messages]
+        piece = self._piece(places, contents[-1], group.request, group.is_unmatched)
+        if len(contents) > 1:
+            piece.earlier = contents[:-1]
+        return piece
+
+    def _piece(self, places: Sequence[int], response: bytes | None, request: bytes | None, is_unmatched: bool) -> Call:
         """A piece of the stream that is to be judged, with what it shares with the stream."""
         piece = Call(self.reads, self.keys, self.trace, self.wants_request)
         piece.request, piece.response, piece.message_indices = request, response, places
         if is_unmatched:
             piece.is_unmatched = True
-        if earlier:
-            piece.earlier = earlier
-        if fault or self.fault:
-            piece.fault = fault or self.fault
+        if self.fault:
+            piece.fault = self.fault
         self.describe_piece(piece)
         return piece
 

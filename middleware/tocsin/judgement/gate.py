@@ -14,26 +14,20 @@ Items are whatever the position calls a message: the gate keeps them in their or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from tocsin.judgement.actions import END, NOTHING, Action, Actions, Ask, Judge, Outcome, Release, Replace
+from tocsin.judgement.actions import NOTHING, Action, Actions, Ask, Judge, Outcome, Replace
 from tocsin.judgement.call import Call, Fault
 from tocsin.judgement.enforcement import Enforcement, enforcement_steps
 from tocsin.judgement.guard import Guard
-from tocsin.judgement.held_items import HeldItems
+from tocsin.judgement.outgoing import ACTING, DONE, HOLDING, PASSING, OutgoingResponse
 from tocsin.judgement.policy import Replacement, failed_closed
 from tocsin.verdict import Verdict
-
-HOLDING = 0  # responses wait for verdicts
-ACTING = 1  # somebody is asked about one of them: what is judged meanwhile waits
-PASSING = 2  # nothing more is judged
-DONE = 3  # everything has gone out, or something in its place
 
 SECOND_MESSAGE = "a response of one message has a second one"
 
 
-class Gate:
+class Gate(OutgoingResponse):
     """One call's responses. `holds`: they wait until they are judged; else they go on at once, and only the end waits.
 
     `can_retry`: the request may be sent again, once all of it is there (`request_is_whole`). `trusts_verdicts`: the
@@ -42,39 +36,16 @@ class Gate:
     """
 
     request_is_whole = True
-    state = HOLDING
-    waiting = 0  # judgements that are not there yet
-    came = 0  # messages so far
-    has_ended = False  # the response is complete, as far as it goes
-    partially_sent = False
     late_verdict: Verdict | None = None  # the one that callers get when nobody waits for the real one any more
     _enforcement: Enforcement | None = None  # what is done about a verdict
-    _deferred: list[tuple[Call, bytes | None]] | None = None  # judged while somebody is asked, with their response
 
     def __init__(
         self, guard: Guard, call: Call, *, holds: bool, can_retry: bool = False, trusts_verdicts: bool = False
     ) -> None:
+        super().__init__(call, holds=holds)
         self.guard = guard
-        self.call = call
-        self.holds = holds
         self.can_retry = can_retry
         self.trusts_verdicts = trusts_verdicts
-        self._items = HeldItems()
-
-    @property
-    def is_holding(self) -> bool:
-        """Whether something still waits here that may go out."""
-        return self.state != DONE and (self.waiting > 0 or self.has_ended or self.state == ACTING)
-
-    @property
-    def awaits_verdict(self) -> bool:
-        """Whether something that has come is being judged, or somebody is asked about it."""
-        return self.waiting > 0 or self.state == ACTING
-
-    @property
-    def expects_more(self) -> bool:
-        """Whether another message would be part of the response."""
-        return self.call.streams or not self.came
 
     @property
     def verdict(self) -> Verdict | None:
@@ -216,28 +187,10 @@ class Gate:
         return self._replace(instead)
 
     def close(self) -> None:
-        """Nobody waits any more."""
-        self.state = DONE
-        self.waiting = 0
-        self._items.clear()
-        self._deferred = None
+        super().close()
         self._enforcement = None
 
     # -- inside
-
-    def _keep(self, item: Any) -> Actions:
-        """Until it is judged; where nothing is done about verdicts, it goes on at once."""
-        self.came += 1
-        if self.holds and self.state != PASSING:
-            self._items.append(item)
-            return NOTHING
-        self.partially_sent = True
-        return (Release((item,)),)
-
-    def _submit(self, pieces: Sequence[Call]) -> Actions:
-        """Have these pieces judged."""
-        self.waiting += len(pieces)
-        return [Judge(piece) for piece in pieces]
 
     def _decide(self, piece: Call) -> Actions:
         """Release what a judged piece covers, or begin what its verdict asks for."""
@@ -279,35 +232,6 @@ class Gate:
             actions += self._decide(another)
             another.forget()
         return [*actions, *self._ending()]
-
-    def _release(self, places: Sequence[int]) -> Actions:
-        """What may go and has nothing before it that may not, and the end where that is all."""
-        ready = self._items.release(places)
-        if not ready:
-            return self._ending() if self.has_ended else NOTHING
-        self.partially_sent = True
-        if self.has_ended and not self.waiting and not self._deferred:
-            self.state = DONE
-            return Release(ready), END
-        return (Release(ready),)
-
-    def _ending(self) -> Actions:
-        """The end of the response, once everything before it has gone out."""
-        if not self.has_ended or self.waiting or self._deferred or self.state in (ACTING, DONE):
-            return NOTHING
-        self.state = DONE
-        return (END,)
-
-    def pass_the_rest(self) -> Actions:
-        """Nothing more of this call is judged: what is held and all that comes pass as they are."""
-        self.state = PASSING
-        self.waiting = 0
-        items = self._items.take_all()
-        if items:
-            self.partially_sent = True
-        if self.call.streams:
-            self.call.forget()
-        return [Release(items), *self._ending()] if items else self._ending()
 
     def _refuse(self, call: Call) -> Actions:
         self.guard.acted(call, "refused")

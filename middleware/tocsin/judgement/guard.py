@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from tocsin.configuration.config import Config
-from tocsin.judgement.batch_verdicts import finite_scores, give_verdicts
+from tocsin.judgement.batch_scorer import BatchScorer
 from tocsin.judgement.call import Call, Read, StreamedCall
 from tocsin.judgement.call_plan import CallPlan
 from tocsin.judgement.call_reader import CallReader
@@ -18,7 +18,7 @@ from tocsin.judgement.model import GuardedModel, guarded_models
 from tocsin.judgement.reporting import VerdictReporter
 from tocsin.judgement.run_reading import RunReader
 from tocsin.judgement.shadow import by_candidates
-from tocsin.judgement.sink import Scored, Sink, Sinks
+from tocsin.judgement.sink import Sink, Sinks
 from tocsin.protocols.method import Edit
 from tocsin.protocols.rows import Family
 from tocsin.state.opening import State
@@ -50,10 +50,11 @@ class Guard:
         state: State | None = None,
         keep: Callable[[GuardedModel, Family, list[Read]], None] | None = None,
     ) -> None:
-        self._keep = keep
+        self._judges = keep is None
         self.sinks = sinks if isinstance(sinks, Sinks) else Sinks(sinks)
         self.state = state or State()
         self._reporter = VerdictReporter(self.sinks)
+        self._scorer = BatchScorer(self.sinks, self._reporter, keep)
         self.reconfigure(config, models)
 
     def reconfigure(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
@@ -74,10 +75,10 @@ class Guard:
         }
         self.is_blocking = any(model.is_blocking for model in self.models.values())
         self.shadows = any(model.shadow is not None for model in self.models.values())
-        self._reader = CallReader(self.models, self._of_method, needs_bundle=self._keep is None)
+        self._reader = CallReader(self.models, self._of_method, needs_bundle=self._judges)
         self.reads_responses = sends_payloads(config) or not self._reader.has_no_bundle  # whether anybody does
         self._runs = RunReader(self.models, self._of_method)
-        self._takes_runs = not (self.shadows or sends_payloads(config)) and self._keep is None
+        self._takes_runs = not (self.shadows or sends_payloads(config)) and self._judges
 
     @classmethod
     def open(cls, config: Config | Path | str, sinks: Iterable[Sink] = ()) -> Self:
@@ -178,11 +179,7 @@ class Guard:
             else:
                 batch.append(read)
         for family, batch in batches.items():
-            model: GuardedModel = family.model
-            if model.previous is not None:
-                family, batch = self._with_previous(model, family, batch)
-            if batch:
-                self._score_safely(model, family, batch, started)
+            self._scorer.score(family.model, family, batch, started)
         if in_pieces:
             reporter.report_pieces(calls, postponed)
         return postponed
@@ -250,19 +247,6 @@ class Guard:
             if model.scoring is not None:
                 self._reporter.report_ended(model.name, model.scoring, model.scoring.judge.silent())
 
-    def _with_previous(self, model: GuardedModel, family: Family, batch: list[Read]) -> tuple[Family, list[Read]]:
-        """A batch with the signals of previous responses. Calls of which these are not known pass unscored."""
-        assert model.previous is not None
-        try:
-            sessions = [model.session_of(call) for call, _, _ in batch]
-            family, joined, refused = model.previous.join(family, batch, sessions)
-        except Exception as error:
-            why = Unscored("scorer_error", f"{type(error).__name__}: {error}")
-            joined, refused = [], [(call, why) for call, _, _ in batch]
-        for call, reason in refused:
-            self._reporter.pass_unscored(call, reason)
-        return family, joined
-
     def _pass_unread(self, call: Call, why: Unscored) -> None:
         """A call passes unscored whose signals could not be read."""
         self._forget_previous(call)
@@ -272,53 +256,3 @@ class Guard:
         model = self.models.get(call.model)
         if model is not None and model.previous is not None:
             model.forget_previous(call)
-
-    def _score_safely(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
-        try:
-            self._score(model, family, batch, started)
-        except Exception as error:
-            for call, _, _ in batch:
-                self._reporter.pass_unscored(call, Unscored("scorer_error", f"{type(error).__name__}: {error}"))
-
-    def _score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
-        """Score and judge one model's batch, and report it. `started`: when reading it began (time.perf_counter)."""
-        if self._keep is not None:
-            self._keep(model, family, batch)
-            return
-        scoring = model.scoring
-        assert scoring is not None  # calls of a model without one are not read
-        signals = family.stack([raws for _, _, raws in batch])
-        try:
-            scores = finite_scores(scoring, signals)
-        except Exception as error:
-            run = batch[0][0] if len(batch) == 1 else None
-            if isinstance(run, MessageRun):
-                batch = run.rows_apart()
-            if run is None or isinstance(run, MessageRun):
-                for read in batch:  # find the broken one, such as one token id beyond a table, and score the others
-                    self._score_safely(model, family, [read], started)
-                return
-            if not isinstance(error, Unscored):
-                raise
-            self._reporter.pass_unscored(batch[0][0], error)
-            return
-        judged = scoring.judge(scores, batch, model, signals)
-        self._reporter.warn_keyless(model, judged.keyless)
-        calls, late = give_verdicts(scoring, model.policy, batch, judged)
-        for call, _ in late:
-            self._reporter.pass_unscored(call, Unscored("late", "the verdict missed the scoring budget"))
-        if calls or judged.ended:
-            seconds = time.perf_counter() - started
-            report = Scored(
-                model.name,
-                calls,
-                scores,
-                seconds,
-                judged.joint,
-                judged.groups,
-                judged.ended,
-                judged.keyless,
-                signals,
-                family.shapes,
-            )
-            self.sinks.scored(report.without({row for _, rows in late for row in rows}) if late else report)

@@ -15,7 +15,8 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tocsin.configuration.second_opinion import LogSigmoidPart, SecondOpinionConfig
+from tocsin.configuration.opinions import LogSigmoidPart
+from tocsin.configuration.second_opinion import SecondOpinionConfig
 from tocsin.opinions.judge_model import JudgeModel, PacedJudge
 from tocsin.opinions.log_sigmoid import LogSigmoid, part_of
 from tocsin.opinions.lost import Lost

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tocsin.configuration.second_opinion import ChecklistConfig
+from tocsin.configuration.opinions import ChecklistConfig
 from tocsin.opinions.choices import choice_probabilities
 from tocsin.opinions.generated_checklist import read_questions
 from tocsin.opinions.opinion import ChatModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import ClassVar
 
-from tocsin.configuration.second_opinion import DensityRatioConfig
+from tocsin.configuration.opinions import DensityRatioConfig
 from tocsin.opinions.judge_model import JudgeModel
 from tocsin.opinions.opinion import ChatModel
 from tocsin.opinions.prompt import read_prompt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tocsin.configuration.second_opinion import DissatisfactionConfig
+from tocsin.configuration.opinions import DissatisfactionConfig
 from tocsin.opinions.checklist import NO, YES
 from tocsin.opinions.choices import choice_probabilities
 from tocsin.opinions.next_turn import next_turn_in

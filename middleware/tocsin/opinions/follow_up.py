@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tocsin.configuration.second_opinion import FollowUpConfig
+from tocsin.configuration.opinions import FollowUpConfig
 from tocsin.opinions.opinion import ChatModel
 from tocsin.opinions.prompt import read_prompt
 from tocsin.protocols.texts import Conversation

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tocsin.checks.chat import first_token_request
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
-from tocsin.configuration.second_opinion import JudgeModelConfig
+from tocsin.configuration.opinions import JudgeModelConfig
 from tocsin.errors import ConfigError
 from tocsin.opinions import replies
 from tocsin.opinions.lost import Lost

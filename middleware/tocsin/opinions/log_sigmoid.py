@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tocsin.configuration.second_opinion import LogSigmoidConfig, LogSigmoidPart
+from tocsin.configuration.opinions import LogSigmoidConfig, LogSigmoidPart
 
 
 class LogSigmoid:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import NamedTuple
 
-from tocsin.configuration.second_opinion import NextTurnLabels
+from tocsin.configuration.opinions import NextTurnLabels
 from tocsin.opinions.lost import Lost
 from tocsin.protocols.texts import Conversation
 

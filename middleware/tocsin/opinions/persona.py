@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tocsin.configuration.second_opinion import PersonaConfig
+from tocsin.configuration.opinions import PersonaConfig
 from tocsin.errors import ConfigError
 from tocsin.opinions.checklist import NO, YES
 from tocsin.opinions.choices import choice_probabilities

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from tocsin.configuration.second_opinion import DissatisfactionConfig, SecondOpinionConfig
+from tocsin.configuration.opinions import DissatisfactionConfig
+from tocsin.configuration.second_opinion import SecondOpinionConfig
 from tocsin.errors import ConfigError
 from tocsin.events.json_lines import JsonLines
 from tocsin.judgement.levels import AdaptiveLevels

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from tocsin.checks.judge import RATING_PROMPT
-from tocsin.configuration.second_opinion import RatingConfig
+from tocsin.configuration.opinions import RatingConfig
 from tocsin.opinions.choices import choice_probabilities
 from tocsin.opinions.opinion import ChatModel
 from tocsin.opinions.prompt import read_prompt

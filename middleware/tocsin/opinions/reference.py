@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tocsin.checks.judge import COMPARISON_PROMPT
-from tocsin.configuration.second_opinion import ReferenceConfig
+from tocsin.configuration.opinions import ReferenceConfig
 from tocsin.errors import ConfigError
 from tocsin.opinions.choices import choice_probabilities
 from tocsin.opinions.lost import Lost

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from tocsin.configuration.second_opinion import OpinionConfig
+from tocsin.configuration.opinions import OpinionConfig
 from tocsin.opinions.checklist import Checklist
 from tocsin.opinions.density_ratio import DensityRatio
 from tocsin.opinions.dissatisfaction import Dissatisfaction

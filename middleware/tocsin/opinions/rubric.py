@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from tocsin.configuration.second_opinion import RubricConfig
+from tocsin.configuration.opinions import RubricConfig
 from tocsin.opinions.lost import Lost
 from tocsin.opinions.opinion import ChatModel
 from tocsin.opinions.prompt import read_prompt, read_text

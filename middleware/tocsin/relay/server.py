@@ -67,6 +67,9 @@ class Relay:
         return self._http is not None and self._http.has_routes
 
     def _open(self, port: Port) -> Any:
+        """The asyncio protocol of a new connection to this port: one that finds out whether it speaks HTTP/1.1, where
+        that is served.
+        """
         if self._http is not None and self._http.has_routes:
             return self._http.open(port, lambda: self.connection(port).downstream)
         return self.connection(port).downstream

@@ -46,7 +46,9 @@ mode: observe                   # observe: nothing changes; annotate: verdicts i
 
 
 def of_models(models: Mapping[str, Sequence[Output]]) -> str:
-    """The models of a server that speaks the Open Inference Protocol."""
+    """The section `models` of the configuration, for a server that speaks the Open Inference Protocol: each float
+    output becomes a signal, named as detectors know it; others are listed in a comment.
+    """
     lines = ["models:"]
     for name, outputs in models.items():
         lines += [f"  {_quoted(name)}:", "    signals:                    # NAME: where it stands in the response"]

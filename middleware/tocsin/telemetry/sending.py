@@ -73,11 +73,11 @@ class Telemetry(Collector):
         return families(self.facts())
 
     def _counted(self, exporter: Any, signal: str) -> Any:
-        """An exporter that counts its exports."""
+        """The same exporter, whose exports are counted from here on, by their outcome."""
         export = exporter.export
 
-        def counting(*what: Any, **how: Any) -> Any:
-            result = export(*what, **how)
+        def counting(*args: Any, **kwargs: Any) -> Any:
+            result = export(*args, **kwargs)
             self._counts[signal, "sent" if result.name == "SUCCESS" else "failed"] += 1
             return result
 

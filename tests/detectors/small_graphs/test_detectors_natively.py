@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tocsin.testing.detectors import DetectorExample, example_signals, same_in_any_batch
+from tocsin.testing.detector_example import DetectorExample, example_signals
+from tocsin.testing.detectors import same_in_any_batch
 from tocsin_detectors import Energy, Entropy, Mahalanobis, Observations, RandomNetworkDistillation, Scorer, compile
 from tocsin_detectors.registry import BUILT_IN
 from tocsin_detectors.small_graphs import evaluator as module

@@ -24,8 +24,9 @@ from benchmarks.harness.parts import (
 
 from tocsin.judgement.actions import END, Actions, Ask, Judge, Release, Replace
 from tocsin.judgement.call import Call
-from tocsin.judgement.gate import ACTING, DONE, HOLDING, PASSING, Gate
+from tocsin.judgement.gate import Gate
 from tocsin.judgement.guard import Guard
+from tocsin.judgement.outgoing import ACTING, DONE, HOLDING, PASSING
 
 SAFE, STRANGE = safe_traffic(40, seed=3), far_away(1)
 BLOCKS = {"critical": "block", "warning": "block"}

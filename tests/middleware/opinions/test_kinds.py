@@ -12,7 +12,7 @@ import pytest
 from benchmarks.harness.judge_server import judge_server
 from pydantic import TypeAdapter
 
-from tocsin.configuration.second_opinion import OpinionConfig
+from tocsin.configuration.opinions import OpinionConfig
 from tocsin.errors import ConfigError
 from tocsin.opinions.log_sigmoid import LogSigmoid
 from tocsin.opinions.lost import Lost

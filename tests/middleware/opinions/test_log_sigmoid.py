@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom
 
-from tocsin.configuration.second_opinion import LogSigmoidConfig, LogSigmoidPart, SecondOpinionConfig
+from tocsin.configuration.opinions import LogSigmoidConfig, LogSigmoidPart
+from tocsin.configuration.second_opinion import SecondOpinionConfig
 from tocsin.opinions.log_sigmoid import LogSigmoid, part_of
 from tocsin.opinions.lost import Lost
 from tocsin.opinions.opinion_scores import opinion_scores

@@ -12,7 +12,7 @@ from benchmarks.harness.judge_server import JudgeServer, Reply, judge_server
 from tests.middleware.opinions.served import PATIENCE, Guarded, guarded
 
 from tocsin.configuration.config import Config
-from tocsin.configuration.second_opinion import NextTurnLabels
+from tocsin.configuration.opinions import NextTurnLabels
 from tocsin.errors import ConfigError
 from tocsin.judgement.guard import Guard
 from tocsin.opinions.next_turn import AnswerLabels

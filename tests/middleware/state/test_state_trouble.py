@@ -17,9 +17,9 @@ import redis
 from benchmarks.harness.by_hand import until
 from benchmarks.harness.model_server import model_server
 from benchmarks.harness.parts import SIGNALS, inference, running, settings
-from benchmarks.harness.redis_server import RedisServer, redis_server
+from benchmarks.harness.redis_server import RedisServer
 from benchmarks.harness.served import SAFE, ask, in_sessions, metric
-from tests.middleware.state.test_state import judged, promise_of, store_of
+from tests.middleware.state.sessions import judged, promise_of, store_of
 
 from tocsin.configuration.config import Config
 from tocsin.configuration.state import StateConfig
@@ -28,12 +28,6 @@ from tocsin.judgement.guard import Guard
 from tocsin.state.memory import MemorySessions
 from tocsin.state.opening import State
 from tocsin.state.redis_labels import RedisLabels
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with redis_server() as redis:
-        yield redis
 
 
 class Slowly:

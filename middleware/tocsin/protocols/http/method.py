@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,7 +12,8 @@ from tocsin.protocols.field_values import Find
 from tocsin.protocols.http.ask import JsonAsk, JsonEdit
 from tocsin.protocols.http.call_name import CallName
 from tocsin.protocols.http.document import Document
-from tocsin.protocols.http.parts import JsonMessage, elements_of, encoded, members_of, object_of
+from tocsin.protocols.http.parallel import ParallelAnswers, alternatives_of
+from tocsin.protocols.http.parts import JsonMessage, encoded, members_of, object_of
 from tocsin.protocols.http.reader import JsonReader, OpenedDocument
 from tocsin.protocols.http.values import finders
 from tocsin.protocols.likeliest import Read
@@ -79,13 +79,11 @@ class JsonMethod:
         self.model_key, self.version_key = self._model.metadata_key, self._version.metadata_key
         self._names = [*self._model.members("response"), *self._version.members("response")]
         self._request_names = [*self._model.members("request"), *self._version.members("request")]
-        self._content = [self._response.place(way) for way in _ways(content)]
-        self._finish = [self._response.place(way) for way in _ways(self.stream.finish)]
-        self._summary = [self._response.place(way) for way in _ways(self.stream.summary)]
+        self._content = [self._response.place(way) for way in alternatives_of(content)]
+        self._finish = [self._response.place(way) for way in alternatives_of(self.stream.finish)]
+        self._summary = [self._response.place(way) for way in alternatives_of(self.stream.summary)]
         self._presence_names = [name for place in (*self._content, *self._finish) for name in place.names]
-        self._sequences = [self._response.place(way, "number") for way in _ways(sequence)]
-        self._items = [self._response.place(way) for way in _item_paths(sequence)]
-        self._sequence_steps = [steps(way) for way in _ways(sequence)]
+        self._answers = ParallelAnswers(self._response, sequence)
         self.parallel = bool(sequence)
         if stream is None and (sequence or content):
             raise ValueError("sequence and content: are settings of routes whose responses stream: add `streams: true`")
@@ -100,25 +98,7 @@ class JsonMethod:
         """The document as messages that are judged: one, or one for each parallel answer. Raises Unscored
         `undecodable`.
         """
-        message = JsonMessage(content)
-        message.document = document = self._response.decode(content)
-        for place in self._items:
-            items = place.follow(document)
-            if items is not None and len(items) > 1:
-                name = place.names[0]
-                self._response.require_single(content, document, [sequence.names[-1] for sequence in self._sequences])
-                return self._parted(content, name)
-        return [message]
-
-    def _parted(self, content: bytes, name: str) -> list[JsonMessage]:
-        """A document for each element of an array, which has that element alone."""
-        members = members_of(content, "response")
-        parts = []
-        for item in elements_of(members[name], "response"):
-            part = JsonMessage(object_of({**members, name: b"[" + item + b"]"}))
-            part.document = self._response.decode(part)
-            parts.append(part)
-        return parts
+        return self._answers.split(content)
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
         """Decode a response and find its model. Raises Unscored."""
@@ -144,7 +124,7 @@ class JsonMethod:
             self._response,
             document,
             is_summary,
-            self._sequence_of(document) if self.parallel else 0,
+            self._answers.number_of(document) if self.parallel else 0,
             empty,
         )
 
@@ -175,7 +155,7 @@ class JsonMethod:
         document = getattr(message, "document", None)
         if document is None or not any(place.is_present(document) for place in self._finish):
             return None
-        return self._sequence_of(document)
+        return self._answers.number_of(document)
 
     def request_id(self, request: bytes) -> str:
         """There is one request."""
@@ -191,17 +171,9 @@ class JsonMethod:
         """The number of the parallel answer that a message belongs to; 0 where it has none."""
         document = getattr(response, "document", None)
         try:
-            return self._sequence_of(self._response.decode(response) if document is None else document)
+            return self._answers.number_of(self._response.decode(response) if document is None else document)
         except Unscored:
             return 0  # found out when it is judged
-
-    def _sequence_of(self, document: Any) -> int:
-        for place in self._sequences:
-            value = place.follow(document)
-            value = value[0] if isinstance(value, list) and value else value
-            if isinstance(value, float) and value.is_integer():
-                return int(value)
-        return 0
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> JsonReader:
         """A reader of these signals. Raises ValueError where a path is invalid."""
@@ -254,17 +226,7 @@ class JsonMethod:
 
     def numbered(self, response: Any, sequence: int) -> bytes:
         """The response with that sequence number."""
-        numbered = deepcopy(response)
-        for wanted in self._sequence_steps:
-            owner: Any = numbered
-            for step in wanted[:-1]:
-                owner = owner.get(step.field) if isinstance(owner, dict) else None
-                for _ in step.takes:
-                    owner = owner[0] if isinstance(owner, list) and owner else None
-            if isinstance(owner, dict):
-                owner[wanted[-1].field] = sequence
-                break
-        return encoded(numbered)
+        return self._answers.numbered(response, sequence)
 
     def request_field(self, path: str) -> Callable[[bytes], str]:
         """A function that reads a member of a request as text, "" where there is none."""
@@ -293,21 +255,6 @@ class JsonMethod:
             return ways
 
         return document_signal(ways_of, path, self._alternatives)
-
-
-def _ways(path: str) -> list[str]:
-    """The alternatives of a path in responses; none for an empty path."""
-    return [way.strip().removeprefix("response.") for way in path.split("|")] if path else []
-
-
-def _item_paths(sequence: str) -> list[str]:
-    """Of paths of sequences that lead through an array of the document, the part inside the array."""
-    paths = []
-    for way in _ways(sequence):
-        first = steps(way)[0]
-        if "" in first.takes:
-            paths.append(f"{first.field}[]")
-    return paths
 
 
 def _last_name(path: SignalPath) -> str:
