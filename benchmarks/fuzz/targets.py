@@ -65,9 +65,11 @@ class Target(NamedTuple):
 
 
 def targets(folder: Path) -> list[Target]:
-    """Every parser that is fuzzed, with its share of the cases."""
-    bundle = folder / "fuzz.tocsin"
-    quick_bundle(bundle)
+    """Every parser that is fuzzed, with its share of the cases.
+
+    Of an earlier call with the same folder, what takes fitting is taken as it is.
+    """
+    bundle = fitted(folder / "fuzz.tocsin", quick_bundle)
     client, server = conversations()
     for mode in ("annotate", "enforce"):
         Relayed(bundle, mode).understood()
@@ -76,8 +78,8 @@ def targets(folder: Path) -> list[Target]:
         processor.understood()
     client_of_server = called.Called(bundle)
     client_of_server.understood()
-    http = Exchanged(folder)
-    tokens = tokens_bundle(folder / "relayed.tocsin")
+    tokens = fitted(folder / "tokens.tocsin", tokens_bundle)
+    http = Exchanged(tokens)
     http_closed, http_annotate = (
         http1.HttpRelayed(tokens, "enforce", fail="closed"),
         http1.HttpRelayed(tokens, "annotate"),
@@ -119,10 +121,17 @@ def targets(folder: Path) -> list[Target]:
         Target("called-blocks", called.blocks(), client_of_server.block, 0.002),
         Target("called-frames", called.conversations(), client_of_server.frames, 0.001),
         Target("bundles", [bundle.read_bytes()], Bundles(folder).feed, 0.01),
-        Target("graphs", planned_graphs.graphs(), planned_graphs.planned, 0.003),
+        Target("graphs", planned_graphs.graphs(folder), planned_graphs.planned, 0.003),
         Target("descriptors", [acme.descriptor_set()], descriptors, 0.01),
         Target("configurations", [CONFIGURATION], Configurations(folder).feed, 0.02),
     ]
+
+
+def fitted(path: Path, fit: Callable[[Path], object]) -> Path:
+    """The path of a bundle, fitted unless it is there."""
+    if not path.exists():
+        fit(path)
+    return path
 
 
 def headers(case: bytes) -> None:
@@ -261,9 +270,8 @@ class Judged:
 class Exchanged:
     """Responses of HTTP: they pass as the bytes that they were, each message judged, or unscored for a reason."""
 
-    def __init__(self, folder: Path) -> None:
-        config = http_config(tokens_bundle(folder / "tokens.tocsin"), "observe", ask=2)
-        self._guard = Guard.open(config)
+    def __init__(self, bundle: Path) -> None:
+        self._guard = Guard.open(http_config(bundle, "observe", ask=2))
 
     def document(self, case: bytes) -> None:
         self._feed(case, JSON)
