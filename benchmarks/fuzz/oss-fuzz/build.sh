@@ -1,7 +1,7 @@
 #!/bin/bash -eu
 # Run by OSS-Fuzz in the checkout, in its builder: an executable for each target in $OUT, and a zip of its first cases.
 # Targets are those of `make fuzz-atheris`, which are quick enough to be fed by coverage.
-TARGETS=$(sed -n '/^FUZZED ?= /,/[^\\]$/p' Makefile | sed 's/^FUZZED ?= //; s/\\$//')
+TARGETS=$(make --silent fuzzed)
 FOLDER=benchmarks/fuzz/oss-fuzz
 export PYTHONPATH=$PWD
 
@@ -23,5 +23,5 @@ for target in $TARGETS; do
   compile_python_fuzzer "$SRC/fuzz_$target.py" --add-data "$SRC/prepared/fitted:fitted" --copy-metadata tocsin \
     --collect-all tocsin --collect-all tocsin_calibration --collect-all tocsin_detectors --collect-submodules benchmarks.fuzz \
     --exclude-module torch --exclude-module onnx --exclude-module spox --exclude-module sklearn --exclude-module pyarrow
-  (cd "$SRC/prepared/cases/$target" && zip -q -r "$OUT/fuzz_${target}_seed_corpus.zip" .)
+  (cd "$SRC/prepared/cases/$target" && python3 -m zipfile -c "$OUT/fuzz_${target}_seed_corpus.zip" ./*)
 done
