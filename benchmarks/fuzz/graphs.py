@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from benchmarks.fuzz.outcomes import Failure, Refused
 from tocsin.testing.detector_example import DetectorExample
 from tocsin_detectors.small_graphs.evaluator import load_steps
@@ -12,9 +14,13 @@ from tocsin_detectors.small_graphs.unsupported import Unsupported
 DETECTORS = ("energy", "mahalanobis", "quantile_aggregation", "stac")  # between them, most operators
 
 
-def graphs() -> list[bytes]:
-    """Graphs that are planned."""
-    return [DetectorExample(name, None, None).scorer.graph for name in DETECTORS]
+def graphs(folder: Path) -> list[bytes]:
+    """Graphs that are planned: those in the folder, where an earlier call has left them, or fitted anew."""
+    paths = [folder / f"{name}.onnx" for name in DETECTORS]
+    for name, path in zip(DETECTORS, paths, strict=True):
+        if not path.exists():
+            path.write_bytes(DetectorExample(name).scorer.graph)
+    return [path.read_bytes() for path in paths]
 
 
 def planned(case: bytes) -> None:

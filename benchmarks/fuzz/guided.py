@@ -10,41 +10,54 @@ is written there as crash-..., with its traceback; it belongs into benchmarks/co
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import atheris
 
 from benchmarks.fuzz.outcomes import Refused
 
+if TYPE_CHECKING:
+    from benchmarks.fuzz.targets import Target
+
 ROOT = Path(__file__).parents[2]
-INSTRUMENTED = ["tocsin", "tocsin_calibration", "hpack"]
+INSTRUMENTED = ["tocsin", "tocsin_calibration", "tocsin_detectors.small_graphs", "hpack"]
 
 
 def main() -> None:
     """Feed one target until libFuzzer's options end it."""
     _, name, *options = sys.argv
-    with atheris.instrument_imports(include=INSTRUMENTED):
-        from benchmarks.fuzz.targets import targets
     with tempfile.TemporaryDirectory(prefix="tocsin-fuzz-") as folder:
-        every = {target.name: target for target in targets(Path(folder))}
-        if name not in every:
-            raise SystemExit(f"there is no target '{name}' (there are: {', '.join(every)})")
-        feed = every[name].feed
+        target = instrumented(name, Path(folder))
+        from benchmarks.fuzz.prepare import write_cases
+
         cases = ROOT / "build" / "atheris" / name
-        cases.mkdir(parents=True, exist_ok=True)
-        past = (ROOT / "benchmarks" / "corpus" / name).glob("*")
-        for seed in (*every[name].seeds, *(path.read_bytes() for path in past)):
-            (cases / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
+        write_cases(target, cases)
+        feed(target, [sys.argv[0], f"-artifact_prefix={cases}/", *options, str(cases)])
 
-        def feed_unless_refused(case: bytes) -> None:
-            with contextlib.suppress(Refused):
-                feed(case)
 
-        atheris.Setup([sys.argv[0], f"-artifact_prefix={cases}/", *options, str(cases)], feed_unless_refused)
-        atheris.Fuzz()
+def instrumented(name: str, folder: Path) -> Target:
+    """The target of this name, whose branches libFuzzer counts. Call it before anything of Tocsin is imported.
+
+    `folder` may have what `benchmarks.fuzz.prepare` fitted. Raises SystemExit where there is no such target.
+    """
+    with atheris.instrument_imports(include=INSTRUMENTED):
+        from benchmarks.fuzz.prepare import chosen
+        from benchmarks.fuzz.targets import targets
+    return chosen({target.name: target for target in targets(folder)}, name)
+
+
+def feed(target: Target, arguments: list[str]) -> None:
+    """Feed it until libFuzzer's options, in `arguments` behind the program's name, end the process."""
+
+    def feed_unless_refused(case: bytes) -> None:
+        with contextlib.suppress(Refused):
+            target.feed(case)
+
+    atheris.Setup(arguments, feed_unless_refused)
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.fuzz.outcomes import Failure, Refused
 from benchmarks.harness import ranker as acme
-from benchmarks.harness.chat import CHAT, JSON, SSE, tokens_bundle
+from benchmarks.harness.chat import CHAT, JSON, SSE
 from benchmarks.harness.chat import config as http_config
 from benchmarks.harness.chat import events_and_calls as http_pieces
 from benchmarks.harness.parts import METHOD
@@ -50,9 +50,8 @@ class Judged:
 class Exchanged:
     """Responses of HTTP: they pass as the bytes that they were, each message judged, or unscored for a reason."""
 
-    def __init__(self, folder: Path) -> None:
-        config = http_config(tokens_bundle(folder / "tokens.tocsin"), "observe", ask=2)
-        self._guard = Guard.open(config)
+    def __init__(self, bundle: Path) -> None:
+        self._guard = Guard.open(http_config(bundle, "observe", ask=2))
 
     def document(self, case: bytes) -> None:
         self._feed(case, JSON)

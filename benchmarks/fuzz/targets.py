@@ -28,9 +28,11 @@ class Target(NamedTuple):
 
 
 def targets(folder: Path) -> list[Target]:
-    """Every parser that is fuzzed, with its share of the cases."""
-    bundle = folder / "fuzz.tocsin"
-    quick_bundle(bundle)
+    """Every parser that is fuzzed, with its share of the cases.
+
+    Of an earlier call with the same folder, what takes fitting is taken as it is.
+    """
+    bundle = fitted(folder / "fuzz.tocsin", quick_bundle)
     client, server = conversations()
     for mode in ("annotate", "enforce"):
         Relayed(bundle, mode).understood()
@@ -39,8 +41,8 @@ def targets(folder: Path) -> list[Target]:
         processor.understood()
     client_of_server = called.Called(bundle)
     client_of_server.understood()
-    http = Exchanged(folder)
-    tokens = tokens_bundle(folder / "relayed.tocsin")
+    tokens = fitted(folder / "tokens.tocsin", tokens_bundle)
+    http = Exchanged(tokens)
     http_closed, http_annotate = (
         http1.HttpRelayed(tokens, "enforce", fail="closed"),
         http1.HttpRelayed(tokens, "annotate"),
@@ -82,7 +84,14 @@ def targets(folder: Path) -> list[Target]:
         Target("called-blocks", called.blocks(), client_of_server.block, 0.002),
         Target("called-frames", called.conversations(), client_of_server.frames, 0.001),
         Target("bundles", [bundle.read_bytes()], readers.Bundles(folder).feed, 0.01),
-        Target("graphs", planned_graphs.graphs(), planned_graphs.planned, 0.003),
+        Target("graphs", planned_graphs.graphs(folder), planned_graphs.planned, 0.003),
         Target("descriptors", [acme.descriptor_set()], readers.descriptors, 0.01),
         Target("configurations", [readers.CONFIGURATION], readers.Configurations(folder).feed, 0.02),
     ]
+
+
+def fitted(path: Path, fit: Callable[[Path], object]) -> Path:
+    """The path of a bundle, fitted unless it is there."""
+    if not path.exists():
+        fit(path)
+    return path

@@ -34,7 +34,7 @@ class FeedbackService:
         self._guard = guard
         self._elsewhere = guard.state.pass_labels(self._judges)
 
-    def exchange(self, shared: Exchange) -> None:
+    def exchange(self, shared: Exchange, *, last: bool = False) -> None:
         """Give the counts of this replica's labels to `shared`, and add those of other replicas."""
         models = self._guard.models
         judges = {

@@ -17,6 +17,11 @@ FIELD_OVERHEAD = 32  # bytes of a header list besides each field's name and valu
 _SHORTER = (64, 16, 4, 1)  # rows listed where less has room; after that the detectors are left out too
 
 
+def reason(detector: str, p: float) -> str:
+    """What a detector's p-value says about an alarm, in words."""
+    return f"{detector}: as high in {p:.2%} of safe responses"
+
+
 class Verdict:
     """P-values, alarm, action and reasons for the rows of one response message.
 
@@ -85,12 +90,17 @@ class Verdict:
         return dict(zip(self._detectors, self._details, strict=True))
 
     @property
+    def worst(self) -> tuple[tuple[str, ...], Sequence[float]]:
+        """The detectors, and the worst row's p-value by each."""
+        return self._detectors, self._details
+
+    @property
     def reasons(self) -> list[str]:
         """Why the worst row alarms, in words, the strongest reason first."""
         result = []
         if self.alarm:
             ranked = sorted(self.by_detector.items(), key=lambda pair: pair[1])
-            result = [f"{name}: as high in {p:.2%} of safe responses" for name, p in ranked]
+            result = [reason(name, p) for name, p in ranked]
         if self.weighed is not None and self.action != "pass":
             row = min(range(len(self.weighed.worth)), key=self.weighed.worth.__getitem__)
             p, worth, decision = self.weighed.p_correct[row], self.weighed.worth[row], self.weighed.decisions[row]

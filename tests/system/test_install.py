@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import grpc
@@ -41,6 +42,13 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     return executable
+
+
+def test_the_wheel_has_no_sources_in_c_and_nothing_that_is_compiled(python: Path) -> None:
+    (wheel,) = (python.parents[2] / "wheels").glob("tocsin-*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        suffixes = {Path(name).suffix for name in packed.namelist()}
+    assert ".py" in suffixes and not suffixes & {".c", ".h", ".so"}
 
 
 def test_the_base_install_serves_a_bundle(python: Path, bundle: Path, tmp_path: Path) -> None:

@@ -134,14 +134,14 @@ class ChangePoints:
 
     def _notes_of(self, stretches: Sequence[_Stretch], step: int) -> list[Note]:
         """Notes of the oldest of the recent stretches, after every response whose number is a multiple of `step`."""
-        if not stretches:
+        first, rows = self._responses - self._recent_rows, sum(len(stretch.cells) for stretch in stretches)
+        before = first % step
+        blocks = (before + rows) // step
+        if not blocks:
             return []
         cells, kinds = np.concatenate([stretch.cells for stretch in self._recent]).astype(np.intp), len(self._counts)
-        first = self._responses - self._recent_rows
         counts = self._counts - np.bincount(cells, minlength=kinds)
         ends = np.cumsum([0, *(len(stretch.cells) for stretch in stretches)])
-        rows, before = int(ends[-1]), first % step
-        blocks = (before + rows) // step
         places = (np.arange(before, before + rows) // step) * kinds + cells[:rows]
         counted = np.bincount(places, minlength=(blocks + 1) * kinds).reshape(-1, kinds)
         cumulative = counts + np.cumsum(counted, axis=0)

@@ -120,6 +120,9 @@ def _mean_excess(tail: Float64) -> float:
 class JointScore:
     """Scores of all detectors (n, d) -> one nonconformity score (n,), by `rule`, on scales from the scale set.
 
+    High scores speak for an alarm: -inf is worth as little as any score below all of the scale set, +inf more than
+    every number, and NaN as much as +inf, so that no nonconformity is NaN.
+
     `weights` (d,) are those of the rule `learnt`. Raises CalibrationError when the rule does not fit.
     """
 
@@ -148,6 +151,7 @@ class JointScore:
         self._value = np.concatenate([scale.value for scale in self.scales])
         self._slope = np.concatenate([scale.slope for scale in self.scales])
         self._p_at_least = np.concatenate([scale.p_at_least for scale in self.scales])
+        self._lowest = np.array([scale.knots[:1] for scale in self.scales])
 
     def __call__(self, scores: NDArray[np.floating]) -> tuple[Float64, Float64]:
         """Joint scores (m,) and each detector's p-values (m, d)."""
@@ -167,7 +171,7 @@ class JointScore:
                 pvalues.append(p_at_least[-1])
                 continue
             piece = bisect_left(knots, score)
-            surprisals.append(value[piece] + slope[piece] * (score - start[piece]))
+            surprisals.append(value[piece] + slope[piece] * (score - start[piece]) if piece else value[0])
             pvalues.append(p_at_least[piece])
         return self._join(surprisals), pvalues
 
@@ -178,6 +182,7 @@ class JointScore:
         for row, (scale, column) in enumerate(zip(self.scales, columns, strict=True)):
             pieces[row] = scale.knots.searchsorted(column)
         pieces += self._first
+        columns = np.maximum(columns, self._lowest)  # below it all are worth the same, -inf too, whose slope is none
         surprisals = self._value.take(pieces) + self._slope.take(pieces) * (columns - self._start.take(pieces))
         if (unknown := np.isnan(columns)).any():  # as in `of`
             surprisals[unknown] = inf

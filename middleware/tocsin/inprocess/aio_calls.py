@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from tocsin.inprocess.capture import Capture, with_verdict, without_verdicts
+from tocsin.inprocess.capture import Received, with_verdict, without_verdicts
 from tocsin.inprocess.channel import WrappedMethod
 from tocsin.inprocess.holding import Holding, Settled
 from tocsin.inprocess.withheld import withheld_aio, without_verdict_aio
@@ -18,16 +18,17 @@ from tocsin.judgement.batching import Batcher
 from tocsin.judgement.policy import Replacement
 
 Asker = Callable[[Ask], Awaitable[Outcome]]
+_NOT_YET = object()
 
 
 class _GuardedCall:
     """A call under way; what the four kinds have in common."""
 
     def __init__(
-        self, inner: Any, holding: Holding, guarded: WrappedMethod, batcher: Batcher, capture: Capture, ask: Asker
+        self, inner: Any, holding: Holding, guarded: WrappedMethod, batcher: Batcher, received: Received, ask: Asker
     ) -> None:
         self._inner = inner
-        self._capture = capture
+        self._received = received
         self._holding = holding
         self._guarded = guarded
         self._batcher = batcher
@@ -35,7 +36,9 @@ class _GuardedCall:
         self._withheld: grpc.aio.AioRpcError | None = None
 
     async def _perform(self, actions: Actions) -> Settled:
-        settled = await self._holding.perform_aio(actions, self._batcher, self._ask)
+        settled = await self._holding.perform_aio(
+            actions, self._batcher, self._ask, alone=not self._holding.call.streams
+        )
         if settled.instead is not None and not settled.instead.responses:
             self._withheld = withheld_aio(settled.instead, self._holding.call)
         return settled
@@ -100,19 +103,52 @@ class _GuardedCall:
 
 
 class _OneResponse(_GuardedCall):
-    """A call with one response message. Messages that come in one turn of the loop are judged together."""
+    """A call with one response message. Messages that come in one turn of the loop are judged together.
+
+    Whoever awaits it waits for the channel's own call, and so cancels that as ever; but not what is done about the
+    response once it is there, which goes on for others.
+    """
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self._outcome: asyncio.Task[Any] | None = None
+        self._message: Any = _NOT_YET  # that goes on, where that took no waiting
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._result().__await__()
 
     async def _result(self) -> Any:
-        if self._outcome is None:
-            self._outcome = asyncio.ensure_future(self._receive())
-        return await asyncio.shield(self._outcome)
+        if self._outcome is None and self._message is _NOT_YET:
+            response = await self._response()
+            if self._outcome is None and self._message is _NOT_YET:  # nobody else has begun with it meanwhile
+                if self._passes(*response):
+                    return self._message
+                self._outcome = asyncio.ensure_future(self._settled(*response))
+        return self._message if self._outcome is None else await asyncio.shield(self._outcome)
+
+    async def _response(self) -> tuple[Any, bytes | None]:
+        """The message that comes, with its bytes. Raises what the caller gets where the call fails by itself."""
+        self._batcher.expected += 1
+        try:
+            return self._received(await self._inner)
+        except grpc.aio.AioRpcError as error:
+            raise self._failed(error) from None
+        finally:
+            self._batcher.expected -= 1
+
+    def _passes(self, message: Any, content: bytes | None) -> bool:
+        """Have a message that goes on in any case judged at once, where nothing has to be waited for: whether so."""
+        holding = self._holding
+        if holding.holds or content is None or self._guarded.guard.config.accept_verdicts or holding.wants_metadata:
+            return False
+        call = holding.call
+        call.on_response_message(content)
+        if not self._batcher.judge_alone(call):
+            call.response = None  # for it is reported again, to be judged with others
+            return False
+        call.forget()
+        self._message = message
+        return True
 
     async def _judged(self) -> None:
         try:
@@ -121,16 +157,12 @@ class _OneResponse(_GuardedCall):
             if self._withheld is None:
                 raise
 
-    async def _receive(self) -> Any:
-        """The response, or what takes its place. Raises what the caller gets where that is an error."""
-        try:
-            message = await self._inner
-        except grpc.aio.AioRpcError as error:
-            raise self._failed(error) from None
+    async def _settled(self, message: Any, content: bytes | None) -> Any:
+        """A response that has come, or what takes its place. Raises what the caller gets where that is an error."""
         if self._guarded.guard.config.accept_verdicts:
             self._holding.accept(await self._inner.trailing_metadata())
         await self._note_metadata()
-        settled = await self._perform(self._holding.take(message, self._capture.content_of(message)))
+        settled = await self._perform(self._holding.take(message, content))
         if settled.instead is None:
             return message
         if not settled.instead.responses:
@@ -176,7 +208,7 @@ class _ManyResponses(_GuardedCall):
             settled = await self._perform(self._holding.end())
             self._holding.on_closed()
         else:
-            settled = await self._perform(self._holding.take(message, self._capture.content_of(message)))
+            settled = await self._perform(self._holding.take(*self._received(message)))
         self._ready.extend(settled.messages)
         if settled.instead is not None:
             self._finished = True

@@ -39,10 +39,10 @@ class _Callable:
             self._batcher = Batcher(guarded.guard)
         holding = Holding(guarded.guard, call, asks=not self.request_streams)
         ask = self._asker(request, metadata, more)
-        callable_, capture = guarded.open(call)
-        inner = callable_(request, metadata=metadata, **more)
+        begin, sent, received = guarded.begin(call, request)
+        inner = begin(sent, metadata=metadata, **more)
         call_class = _CALLS[self.request_streams, self.response_streams]
-        return call_class(inner, holding, guarded, self._batcher, capture, ask)
+        return call_class(inner, holding, guarded, self._batcher, received, ask)
 
     def _asker(self, message: Any, metadata: Any, more: dict[str, Any]) -> Asker:
         """A function that sends the call's request once more."""

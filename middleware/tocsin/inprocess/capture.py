@@ -14,7 +14,7 @@ from tocsin.protocols.metadata import joined_values
 from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY
 
 Codec = Callable[[Any], Any] | None
-
+Received = Callable[[Any], tuple[Any, bytes | None]]  # of what a callable gives: the program's message, and its bytes
 
 STATUS_SIZE = 1_024  # bytes of a header list that are left for the status and its message
 
@@ -55,6 +55,10 @@ class Capture:
         content = self.recall(message)
         return content if content is not None else encoded(message)
 
+    def received(self, message: Any) -> tuple[Any, bytes | None]:
+        """A message that has come out of the channel, and its bytes as `content_of` has them."""
+        return message, self.content_of(message)
+
     def recall(self, message: Any) -> bytes | None:
         """The bytes of a message that was remembered, None for another message."""
         for place, (remembered, content) in enumerate(self._pairs):
@@ -63,6 +67,32 @@ class Capture:
                     self._pairs.popleft()
                 return content
         return None
+
+
+class Paired:
+    """Codecs that all calls of a method share where nothing stands between Tocsin and grpcio: a request is given with
+    its call, as a pair, and a response comes with its bytes. What a program's codec raises, grpcio sees as ever.
+    """
+
+    def __init__(self, serializer: Codec, deserializer: Codec) -> None:
+        self._serializer = serializer
+        self._deserializer = deserializer
+
+    def serialize(self, sent: tuple[Any, Call]) -> bytes:
+        """The bytes of a request, of which its call takes note."""
+        message, call = sent
+        content: bytes = message if self._serializer is None else self._serializer(message)
+        call.on_request_message(content)
+        return content
+
+    def deserialize(self, content: bytes) -> tuple[Any, bytes]:
+        """The message of bytes that were received, and these."""
+        return (content if self._deserializer is None else self._deserializer(content)), content
+
+
+def of_pair(pair: tuple[Any, bytes] | None) -> tuple[Any, bytes | None]:
+    """What came out of paired codecs; nothing where grpc.aio has logged what the program's own raised."""
+    return (None, None) if pair is None else pair
 
 
 def encoded(message: Any) -> bytes | None:

@@ -6,7 +6,7 @@ import time
 from typing import Any, ClassVar
 
 from tocsin.errors import ConfigError
-from tocsin.inprocess.capture import Capture, Codec
+from tocsin.inprocess.capture import Capture, Codec, Paired, Received, of_pair
 from tocsin.judgement.actions import Ask
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
@@ -22,14 +22,31 @@ def require_grpc(guard: Guard, position: str) -> None:
 
 
 class WrappedMethod:
-    """A guarded method of a wrapped channel. Each call gets its own callable, whose codecs know the call."""
+    """A guarded method of a wrapped channel. Each call gets its own callable, whose codecs know the call.
 
-    def __init__(self, make: Any, guard: Guard, method: str, serializer: Codec, deserializer: Codec) -> None:
+    Making one takes longer than all else that is done about a call. Where nobody `between` sees what is given to it,
+    calls of one request and one response have one callable together, which takes and gives pairs (`Paired`).
+    """
+
+    def __init__(
+        self, make: Any, guard: Guard, method: str, serializer: Codec, deserializer: Codec, *, between: bool = True
+    ) -> None:
         self._make = make
         self._serializer = serializer
         self._deserializer = deserializer
         self.guard = guard
         self.method = method
+        self._shared: Any = None
+        if not between:
+            paired = Paired(serializer, deserializer)
+            self._shared = make(method, paired.serialize, paired.deserialize)
+
+    def begin(self, call: Call, request: Any) -> tuple[Any, Any, Received]:
+        """A callable of the wrapped channel for one call, what to give it, and how to take what it gives."""
+        if self._shared is not None:
+            return self._shared, (request, call), of_pair
+        callable_, capture = self.open(call)
+        return callable_, request, capture.received
 
     def open(self, call: Call | None) -> tuple[Any, Capture]:
         """A callable of the wrapped channel for one call or one more try, and its capture."""
@@ -92,4 +109,14 @@ class GuardedCalls:
         make = getattr(self._channel, kind)
         if method not in self._guard.methods:
             return make(method, request_serializer, response_deserializer)
-        return self.guarded[kind](WrappedMethod(make, self._guard, method, request_serializer, response_deserializer))
+        between = kind != "unary_unary" or not _is_bare(self._channel)
+        codecs = request_serializer, response_deserializer
+        return self.guarded[kind](WrappedMethod(make, self._guard, method, *codecs, between=between))
+
+
+def _is_bare(channel: Any) -> bool:
+    """Whether calls of one request and one response go to grpcio at once: its own channel, without interceptors."""
+    module = type(channel).__module__
+    if module == "grpc._channel":
+        return True
+    return module == "grpc.aio._channel" and getattr(channel, "_unary_unary_interceptors", None) == []

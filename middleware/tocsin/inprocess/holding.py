@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from tocsin.inprocess.capture import verdicts_in
@@ -32,17 +33,41 @@ class Settled(NamedTuple):
 class Holding:
     """The responses of one call, as the program's messages. Outside of enforce, they go on at once."""
 
+    instead: Replacement | None = None  # what took the response's place
+
     def __init__(self, guard: Guard, call: Call, asks: bool) -> None:
         self._guard = guard
-        self._gate = Gate(guard, call, holds=guard.config.mode == "enforce", can_retry=asks)
+        self._asks = asks
         self.call = call
-        self.instead: Replacement | None = None  # what took the response's place
+        self.holds = guard.config.mode == "enforce"
+
+    @cached_property
+    def _gate(self) -> Gate:
+        return Gate(self._guard, self.call, holds=self.holds, can_retry=self._asks)
 
     def take(self, message: Any, content: bytes | None, fault: Fault | None = None) -> Actions:
         """A message has come, with its bytes where they are known, or a fault. Returns the gate's actions."""
         if content is None and fault is None:
-            fault = "undecodable", f"there are no bytes of a {type(message).__name__}"
+            fault = _no_bytes(message)
         return self._gate.on_message(message, content, fault)
+
+    def pass_only(self, message: Any, content: bytes | None) -> None:
+        """The only message of a response that is not held has come, with its bytes where they are known: judge it here,
+        as a gate would, which it takes none for.
+        """
+        call, guard = self.call, self._guard
+        if call.on_response_message(content, None if content is not None else _no_bytes(message)) is None:
+            return
+        if call.verdict is None:  # else it was made behind
+            guard.judge([call])
+            if guard.shadows:
+                guard.shadow([call])
+            call.forget()
+
+    @property
+    def wants_metadata(self) -> bool:
+        """Whether judging reads metadata of the response."""
+        return bool(self.call.wants_initial or self.call.wants_trailing)
 
     def note_initial(self, metadata: Iterable[tuple[str, Any]] | None) -> None:
         """Keep what judging reads of the response's initial metadata."""
@@ -90,17 +115,21 @@ class Holding:
         return Settled(messages, self.instead)
 
     async def perform_aio(
-        self, actions: Actions, batcher: Batcher, ask: Callable[[Ask], Awaitable[Outcome]]
+        self, actions: Actions, batcher: Batcher, ask: Callable[[Ask], Awaitable[Outcome]], *, alone: bool = False
     ) -> Settled:
-        """The same in an event loop, where calls are judged in batches."""
+        """The same in an event loop, where calls are judged in batches. `alone`: at once, if none is expected."""
         gate, messages = self._gate, list[Any]()
         open_actions = deque(actions)
         while open_actions and self.instead is None:
             action = open_actions.popleft()
             if isinstance(action, Judge):
-                waiting = _VerdictWaiter(gate)
-                batcher.submit(action.call, waiting)
-                follows = await waiting.follows
+                if alone and batcher.judge_alone(action.call):
+                    follows = gate.on_verdict(action.call)
+                    action.call.forget()
+                else:
+                    waiting = _VerdictWaiter(gate)
+                    batcher.submit(action.call, waiting)
+                    follows = await waiting.follows
             elif isinstance(action, Ask):
                 follows = gate.on_answer(await ask(action))
             else:
@@ -116,6 +145,10 @@ class Holding:
         elif not isinstance(action, End):
             self.instead = action.instead
             self.on_closed()
+
+
+def _no_bytes(message: Any) -> Fault:
+    return "undecodable", f"there are no bytes of a {type(message).__name__}"
 
 
 class _VerdictWaiter:

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from tocsin.inprocess.capture import Capture, text_metadata
+from tocsin.inprocess.capture import text_metadata
 from tocsin.inprocess.channel import GuardedCalls, SentRequest, WrappedMethod
 from tocsin.inprocess.holding import Holding
 from tocsin.inprocess.sync_calls import Asker, GuardedCall, GuardedFuture, GuardedStream, note_metadata
@@ -53,11 +53,15 @@ class _Callable:
 
         return ask
 
-    def _only(self, holding: Holding, message: Any, capture: Capture, inner: Any, ask: Asker) -> Any:
+    def _only(self, holding: Holding, message: Any, content: bytes | None, inner: Any, ask: Asker) -> Any:
         """The message that goes on as a response of one message. Raises Withheld."""
-        holding.accept(inner.trailing_metadata() if self._guarded.guard.config.accept_verdicts else None)
+        if self._guarded.guard.config.accept_verdicts:
+            holding.accept(inner.trailing_metadata())
         note_metadata(holding, inner)
-        settled = holding.perform(holding.take(message, capture.content_of(message)), ask)
+        if not holding.holds:
+            holding.pass_only(message, content)
+            return message
+        settled = holding.perform(holding.take(message, content), ask)
         if settled.instead is None:
             return message
         if not settled.instead.responses:
@@ -76,19 +80,19 @@ class _OneResponse(_Callable):
     ) -> tuple[Any, Any]:
         holding = self._begin(metadata)
         ask = self._asker(holding, request, timeout, metadata, more)
-        callable_, capture = self._guarded.open(holding.call)
+        begin, sent, received = self._guarded.begin(holding.call, request)
         try:
-            message, inner = callable_.with_call(request, timeout, metadata, **more)
+            message, inner = begin.with_call(sent, timeout, metadata, **more)
         except grpc.RpcError as error:
             raise holding.failed(error, without_verdict) from None
-        return self._only(holding, message, capture, inner, ask), GuardedCall(inner, holding)
+        return self._only(holding, *received(message), inner, ask), GuardedCall(inner, holding)
 
     def future(self, request: Any, timeout: float | None = None, metadata: Metadata = None, **more: Any) -> Any:
         holding = self._begin(metadata)
         ask = self._asker(holding, request, timeout, metadata, more)
-        callable_, capture = self._guarded.open(holding.call)
-        inner = callable_.future(request, timeout, metadata, **more)
-        return GuardedFuture(inner, holding, lambda message: self._only(holding, message, capture, inner, ask))
+        begin, sent, received = self._guarded.begin(holding.call, request)
+        inner = begin.future(sent, timeout, metadata, **more)
+        return GuardedFuture(inner, holding, lambda message: self._only(holding, *received(message), inner, ask))
 
 
 class _ManyResponses(_Callable):

@@ -1,7 +1,8 @@
 """Natural batching: responses that complete in one turn of the event loop are judged as one batch.
 
 There is no timer and no batch size: batches grow with the load. Judging a batch costs as much as judging about half a
-dozen responses, so while each turn brings more responses, a few turns share one batch. A bundle that is too slow for
+dozen responses, so while each turn brings more responses, a few turns share one batch. A response that no other can
+join, as nobody else has asked for one, waits for no further turn. A bundle that is too slow for
 the event loop runs in a worker thread, where ONNX Runtime releases the interpreter: one batch is scored while the next
 one fills.
 
@@ -39,12 +40,20 @@ class VerdictCallback(Protocol):
 class Batcher:
     """Collects calls while each turn brings more, judges them together, and calls back whoever waits.
 
-    `after_flush` runs once for each batch, after the callbacks of all its calls.
+    `after_flush` runs once for each batch, after the callbacks of all its calls. `is_alone` tells whether no other call
+    is under way than the one that waits; `expected` counts calls whose response is awaited, by whoever judges alone.
     """
 
-    def __init__(self, guard: Guard, after_flush: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        after_flush: Callable[[], None] = lambda: None,
+        is_alone: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._guard = guard
         self._after_flush = after_flush
+        self._is_alone = is_alone
+        self.expected = 0
         self._loop = asyncio.get_running_loop()
         self._calls: list[Call] = []
         self._waiting: list[VerdictCallback] = []
@@ -80,6 +89,19 @@ class Batcher:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
+    def judge_alone(self, call: Call) -> bool:
+        """Judge the call in this turn of the loop, where it is small and no other is expected to join it: whether that
+        was done. Its messages are the caller's to drop.
+        """
+        guard = self._guard
+        if self.expected or self._calls or guard.is_blocking or _size(call) > INLINE_BYTES:
+            return False
+        if guard.judge((call,), INLINE_ROWS):
+            return False
+        if guard.shadows:
+            guard.shadow((call,))
+        return True
+
     async def judge(self, call: Call) -> None:
         """Judge the call with others, and wait for its verdict."""
         waiting = _Future(self._loop.create_future())
@@ -103,8 +125,13 @@ class Batcher:
         self._scheduled = False
         if self._in_flight:
             return  # the batch in flight schedules the next one
-        if len(self._calls) > self._size_last_tick and self._ticks < MAX_COALESCED_TICKS:
-            self._size_last_tick = len(self._calls)
+        waiting_now = len(self._calls)
+        if (
+            waiting_now > self._size_last_tick
+            and self._ticks < MAX_COALESCED_TICKS
+            and not (waiting_now == 1 and self._is_alone())
+        ):
+            self._size_last_tick = waiting_now
             self._ticks += 1
             self._scheduled = True
             self._loop.call_soon(self._flush)

@@ -98,9 +98,7 @@ class CallReader:
             raise Unscored("unmatched_request", "it cannot be matched with one of the stream's requests")
         if parent is not None and not all(part.empty for part in opened):
             parent.started_sequences.add(call.sequence)
-        rows, family, raws = model.readers.read(call, opened)
-        if model.orders is not None:
-            raws = model.orders.put_in_order(raws, call.keys, model.session_of(call))
+        rows, family, raws = model.read(call, opened)
         return family, (call, rows, raws)
 
     def _only_model_of(self, call: Call, name: str) -> GuardedModel:

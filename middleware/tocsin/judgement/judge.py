@@ -89,6 +89,7 @@ class Judge:
             raise ConfigError(f"{where}.smoothed: the bundle's promise is weighted, whose p-values are not smoothed")
         self.plain = not (grouped or self._risk or self.levels or self.promise.sessions or self._smoothed)
         self.tells_apart = bool(self._risk or self.levels or self._smoothed)  # responses, by name or by worth
+        self._by_class = None if self.tells_apart else self._classes  # where a class is all that there is to a response
         self.identifiers = Identifiers()
         self.sessions: SessionStore | None = None
         if self.promise.sessions is not None:
@@ -105,8 +106,10 @@ class Judge:
         read from; `signals` are those of all rows, (n, width) each.
         """
         if self.plain:
-            judged = self.promise.judge(scores) if len(scores) <= MAX_STEP_ROWS else self._judge_slices(scores, None)
-            return Judgement(*judged, None, None, [], None)
+            return Judgement(*self._judge_slices(scores, None), None, None, [], None)
+        if self._by_class is not None:
+            classes = self._by_class.of(signals[self._by_class.signal])
+            return Judgement(*self._judge_slices(scores, classes), classes, None, [], None)
         row_groups = ended = None
         groups = [keys_of.group_of(call) for call, _, _ in batch] if self._grouped and self._classes is None else []
         sessions = [keys_of.session_of(call) for call, _, _ in batch] if self.sessions is not None else []
@@ -166,8 +169,10 @@ class Judge:
 
     def _judge_slices(self, scores: NDArray[np.float32], groups: list[str] | None) -> Judged:
         """Judge rows a slice at a time, so that no step holds the interpreter for long."""
+        if len(scores) <= MAX_STEP_ROWS:
+            return self.promise.judge(scores, groups)
         slices: list[Judged] = []
-        for start in range(0, max(1, len(scores)), MAX_STEP_ROWS):
+        for start in range(0, len(scores), MAX_STEP_ROWS):
             groups_part = None if groups is None else groups[start : start + MAX_STEP_ROWS]
             slices.append(self.promise.judge(scores[start : start + MAX_STEP_ROWS], groups_part))
         return _joined(slices)

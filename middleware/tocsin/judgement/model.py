@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -24,6 +24,7 @@ from tocsin.judgement.signal_shapes import SignalShapes
 from tocsin.protocols.alike import Template
 from tocsin.protocols.loading import methods_of
 from tocsin.protocols.method import Edit, Method, Opened
+from tocsin.protocols.rows import Reading
 from tocsin.state.opening import State
 from tocsin.state.store import SessionStore
 from tocsin.unscored import Unscored
@@ -83,6 +84,15 @@ class GuardedModel:
         if self.previous is not None:
             return None
         return self.readers.template(call, opened, message)
+
+    def read(self, call: Call, opened: Sequence[Opened]) -> Reading:
+        """Read a call's signals from its messages and its metadata, choices in one order: how many rows, how to stack
+        them, and each signal's raw contents. Raises Unscored.
+        """
+        rows, family, raws = self.readers.read(call, opened)
+        if self.orders is not None:
+            raws = self.orders.put_in_order(raws, call.keys, self.session_of(call))
+        return rows, family, raws
 
     @property
     def digests(self) -> tuple[str, str]:

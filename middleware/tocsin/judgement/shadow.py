@@ -26,7 +26,7 @@ def by_candidates(models: Mapping[str, GuardedModel], calls: Sequence[Call]) -> 
         assert candidate is not None  # a shadow is made for its bundle
         try:
             opened = [call.reads.open(message, call.request) for message in (*call.earlier, call.response)]
-            rows, family, raws = model.shadow.readers.read(call, opened)
+            rows, family, raws = model.shadow.read(call, opened)
             signals = family.stack([raws])
             judged = candidate.judge(candidate.run(signals), [(call, rows, raws)], model, signals)
         except Exception as error:

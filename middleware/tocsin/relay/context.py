@@ -25,6 +25,8 @@ from tocsin.relay.retrier import Retrier
 
 log = logging.getLogger("tocsin")
 
+FEW = 8  # connections that are looked through for each response that is alone so far
+
 
 class RelayedConnection:
     """A connection as the relay sees it."""
@@ -96,7 +98,7 @@ class RelayContext:
 
     def start(self) -> None:
         """Start judging in the running event loop."""
-        self.batcher = Batcher(self.guard, self.flushed)
+        self.batcher = Batcher(self.guard, self.flushed, self._has_one_call)
         self.retrier = Retrier(self.memory)
 
     @property
@@ -127,6 +129,17 @@ class RelayContext:
         if before != (self.enforces, self.injects_requests):
             for connection in list(self.connections):
                 connection.retire()
+
+    def _has_one_call(self) -> bool:
+        """Whether at most one call is under way, as far as that is told quickly."""
+        if len(self.connections) > FEW:
+            return False
+        calls = 0
+        for connection in self.connections:
+            calls += connection.open_streams
+            if calls > 1:
+                return False
+        return True
 
     def upstream_failed(self, reason: str) -> None:
         """Count a failed connection to the model server, and log the first of a kind within a minute."""

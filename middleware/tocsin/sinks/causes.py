@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tocsin.sinks.group_numbers import GroupNumbers
 from tocsin_calibration import DriftWatch, Promise
 from tocsin_calibration.online.changes import ChangeTime
 from tocsin_calibration.online.naming import adjusted_log_evalues
@@ -65,8 +66,10 @@ class Causes:
         for number, (name, ordered) in enumerate(parts.items()):
             self._watches["group", name] = self._watch(ordered, -1 - number)
         self._detectors, self._groups = list(promise.detectors), list(parts)
-        # By number, -1 for those that are not watched; a group without a promise of its own is of the others.
-        self._number_of_group = dict.fromkeys(promise.groups, -1) | {name: at for at, name in enumerate(parts)}
+        # By the number of each promised group the number of its watch, -1 where it has none. A group without a promise
+        # of its own, whose number is the last one, is of the others.
+        watched = GroupNumbers(parts)
+        self._watch_of_group = watched.of([*promise.groups, OTHERS])
         self._versions: list[str] = []
         self._kinds = 3 if parts else 2
         self._rows = 0
@@ -77,10 +80,12 @@ class Causes:
         scores: NDArray[np.floating],
         joint: NDArray[np.float64],
         versions: Sequence[tuple[str, int]],
-        groups: Sequence[str] | None,
+        groups: NDArray[np.signedinteger] | None,
         when: float,
     ) -> None:
-        """Add rows in their order: detectors' scores (m, d), nonconformity (m,), runs of versions, groups (m,)."""
+        """Add rows in their order: detectors' scores (m, d), nonconformity (m,), runs of versions, and the numbers of
+        their groups (m,) among those of the promise (`GroupNumbers`).
+        """
         self._rows += len(scores)
         for name, column in zip(self._detectors, scores.T, strict=True):
             self._watches["detector", name].add(column, when)
@@ -94,13 +99,11 @@ class Causes:
         for version, parts in by_version.items():
             self._watches["version", version].add(np.concatenate([joint[part] for part in parts]), when)
 
-    def _add_groups(self, joint: NDArray[np.float64], groups: Sequence[str], when: float) -> None:
+    def _add_groups(self, joint: NDArray[np.float64], groups: NDArray[np.signedinteger], when: float) -> None:
         """Add rows (m,) to the watches of their groups, each group's in their order."""
-        number, others = self._number_of_group.get, self._number_of_group.get(OTHERS, -1)
-        numbers = np.array([number(group, others) for group in groups], np.intp)
-        by_group = np.argsort(numbers, kind="stable")
+        numbers = self._watch_of_group.take(groups, mode="wrap")
+        ordered = joint.take(np.argsort(numbers, kind="stable"))
         ends = np.cumsum(np.bincount(numbers + 1, minlength=len(self._groups) + 1)).tolist()
-        ordered = joint[by_group]
         for name, start, end in zip(self._groups, ends[:-1], ends[1:], strict=True):
             if end > start:
                 self._watches["group", name].add(ordered[start:end], when)

@@ -107,8 +107,8 @@ class EventSink(Sink):
                 identifier = self._identifiers.next()
                 self._tell(event(ALARM, identifier, subject(batch.model, session), time.time(), data()))
                 return
-            detectors = verdict.by_detector
-            chief = min(detectors, key=detectors.__getitem__)
+            detectors, details = verdict.worst
+            chief = detectors[min(range(len(details)), key=details.__getitem__)]
             self._storms.add(batch.model, session, verdict.severity, min(verdict.pvalues), chief, data, call.version)
 
     def news(self) -> list[Event]:

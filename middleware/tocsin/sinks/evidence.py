@@ -12,6 +12,7 @@ import numpy as np
 
 from tocsin.judgement.sink import Scored
 from tocsin.sinks.causes import Cause, Causes
+from tocsin.sinks.group_numbers import GroupNumbers
 from tocsin.sinks.tally import POOLED, Tally
 from tocsin_calibration import DriftWatch, Promise, ShiryaevRoberts, Watch, promise_test, quiet_test
 from tocsin_calibration.online.alarm_rate import change_test
@@ -94,7 +95,8 @@ class Evidence:
             group: {name: ShiryaevRoberts.of(law) for name, law in limits.laws.items()}
             for group, limits in (fixed_groups if run_length else {}).items()
         }
-        self._tally = Tally(promise, in_order=run_length, scores=self._drift is not None)
+        self._numbers = GroupNumbers(promise.groups)
+        self._tally = self._empty_tally()
 
     @property
     def tally(self) -> Tally:
@@ -223,10 +225,14 @@ class Evidence:
         for watches in self._watches.values():
             yield from watches.values()
 
+    def _empty_tally(self) -> Tally:
+        in_order, scores = bool(self._detectors), self._drift is not None
+        return Tally(self._promise, self._numbers, in_order=in_order, scores=scores)
+
     def _fold(self) -> None:
         """Add what was tallied to every test that runs."""
         tally = self._tally
-        self._tally = Tally(self._promise, in_order=bool(self._detectors), scores=self._drift is not None)
+        self._tally = self._empty_tally()
         self._tally.until_next = tally.until_next
         if self._inputs is not None:
             for features in tally.projected():
@@ -235,7 +241,7 @@ class Evidence:
         if tally.joint and self._drift is not None:
             self._drift.add(joint, self._clock())
         if tally.by_detector and self._causes is not None:
-            groups = tally.groups if self._promise.groups else None
+            groups = tally.numbered() if tally.groups else None
             self._causes.add(np.concatenate(tally.by_detector), joint, tally.versions, groups, self._clock())
         if tally.rows and self._alarm_changes is not None:
             alarms = sum(tally.alarmed.values())

@@ -7,8 +7,9 @@ what has not changed since the last scrape is not written again.
 
 from __future__ import annotations
 
+import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry
@@ -22,6 +23,7 @@ from tocsin.sinks.families import FAMILIES, Buckets, Family, Sample
 from tocsin.sinks.protobuf import CONTENT_TYPE, asked_for, delimited
 
 END = b"# EOF\n"
+PLAIN = 1e6  # numbers that are less Python writes as Go does
 Blocks = Mapping[Family, str]  # lines of some samples, by family
 _Series = tuple[tuple[str, ...], Sequence[str], bool]  # labels, a histogram's bounds, whether it has exemplars
 
@@ -121,6 +123,28 @@ class Writer:
         return template[1]
 
 
+class KeptLines:
+    """Lines of samples that change together, kept as they were written until there is news."""
+
+    def __init__(self) -> None:
+        self.written_at = 0.0  # on the monotonic clock
+        self._writer = Writer()
+        self._news, self._openmetrics = -1, False  # as of what was written last
+        self._lines: Blocks | None = None
+
+    def lines(
+        self, samples: Callable[[], Iterable[Sample]], news: int, *, openmetrics: bool, cached: bool = False
+    ) -> Blocks:
+        """The lines of `samples`, written again if `news` is another number than the last time, and not if they may be
+        older (`cached`).
+        """
+        lines = self._lines
+        if lines is None or self._openmetrics != openmetrics or (self._news != news and not cached):
+            lines = self._lines = self._writer.lines(samples(), openmetrics=openmetrics)
+            self._news, self._openmetrics, self.written_at = news, openmetrics, time.monotonic()
+        return lines
+
+
 def metrics(samples: Iterable[Sample]) -> list[Metric]:
     """Samples as the client library's families."""
     by_family = {family: Metric(family.name, family.description, family.kind) for family in FAMILIES}
@@ -160,7 +184,11 @@ def _exemplar(exemplar: Exemplar) -> str:
 
 
 def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else str(floatToGoString(value))  # type: ignore[no-untyped-call]
+    if isinstance(value, int):
+        return str(value)
+    if -PLAIN < value < PLAIN:
+        return repr(float(value))
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]
 
 
 def _escaped(text: str) -> str:

@@ -138,9 +138,11 @@ class PrometheusSink(Collector, Sink):
             self._added.merge(delta["added"])
             self._batches.merge(delta["batches"])
 
-    def exchange(self, shared: Exchange) -> None:
-        """Give the counts of evidence to `shared`, and add what other replicas have counted."""
-        parts, self._exchanges = self._exchanges % PARTS_EVERY == 0, self._exchanges + 1
+    def exchange(self, shared: Exchange, *, last: bool = False) -> None:
+        """Give the counts of evidence to `shared`, and add what other replicas have counted. `last`: those of the parts
+        of the traffic as well, which otherwise come less often.
+        """
+        parts, self._exchanges = last or self._exchanges % PARTS_EVERY == 0, self._exchanges + 1
         with self._counted():
             counts: dict[str, list[int]] = {}
             by_key: dict[str, tuple[ModelSeries, str]] = {}

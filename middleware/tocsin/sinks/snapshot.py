@@ -15,7 +15,7 @@ from tocsin.judgement.scoring import Scoring
 from tocsin.sinks import families as of
 from tocsin.sinks.causes import Cause
 from tocsin.sinks.evidence import GroupEvidence
-from tocsin.sinks.exposition import Writer
+from tocsin.sinks.exposition import KeptLines, Writer
 from tocsin.sinks.families import Family, Sample
 from tocsin.sinks.finding import Finding
 from tocsin.sinks.series import ModelSeries
@@ -25,7 +25,7 @@ class ModelSnapshot:
     """A model's series as samples, lines or plain figures. Not safe between threads.
 
     Evidence takes most of the time, so it is weighed apart (`weigh`), and its last value shown otherwise.
-    `weighed_at` and `written_at` are when that and the last lines were, on the monotonic clock.
+    `weighed_at` is when that was last, on the monotonic clock.
     """
 
     def __init__(
@@ -41,8 +41,7 @@ class ModelSnapshot:
         self.finding: Finding | None = None
         self._limits: tuple[float, float] | None = None
         self._weighed = -1  # series.changes then
-        self._writer = Writer()
-        self._cached: tuple[tuple[int, int, bool], Mapping[Family, str]] | None = None
+        self._counted, self._evidence = KeptLines(), KeptLines()
         self._fixed: list[Sample] = []
         self._scoring = None if model is None else model.scoring
         if model is not None and model.scoring is not None:
@@ -53,7 +52,12 @@ class ModelSnapshot:
             if watched.fixed:
                 self._fixed.append(Sample(of.LIMIT, (name,), every.of(watched)))
         self._fixed_lines = Writer().lines(self._fixed, openmetrics=False)  # the same in every format
-        self.weighed_at = self.written_at = 0.0
+        self.weighed_at = 0.0
+
+    @property
+    def written_at(self) -> float:
+        """When the counts were last written, on the monotonic clock."""
+        return self._counted.written_at
 
     @property
     def is_idle(self) -> bool:
@@ -88,21 +92,18 @@ class ModelSnapshot:
         }
 
     def lines(self, *, openmetrics: bool, cached: bool = False) -> Mapping[Family, str]:
-        """The samples as lines, by family; `kept`: as they were written last, if they were."""
-        key = self._series.changes, self._weighed, openmetrics
-        had = self._cached
-        if had is None or had[0][2] != openmetrics or (had[0] != key and not cached):
-            had = self._cached = key, self._writer.lines(self._settled(), openmetrics=openmetrics)
-            self.written_at = time.monotonic()
+        """The samples as lines, by family; `cached`: as they were written last, if they were."""
+        counted = self._counted.lines(self._counts, self._series.changes, openmetrics=openmetrics, cached=cached)
+        weighed = self._evidence.lines(self._weights, self._weighed, openmetrics=openmetrics, cached=cached)
         moving = Writer().lines(self._moving(), openmetrics=openmetrics)
-        return {**self._fixed_lines, **had[1], **moving}
+        return {**self._fixed_lines, **counted, **weighed, **moving}
 
     def samples(self) -> Sequence[Sample]:
         """Everything that is shown now."""
-        return [*self._settled(), *self._moving(), *self._fixed]
+        return [*self._counts(), *self._weights(), *self._moving(), *self._fixed]
 
-    def _settled(self) -> Iterator[Sample]:
-        """What changes only when something is counted or weighed."""
+    def _counts(self) -> Iterator[Sample]:
+        """What changes only when something is counted."""
         name, series = self.name, self._series
         for (version, method, decision), count in series.responses.items():
             yield Sample(of.RESPONSES, (name, version, method, decision), count)
@@ -128,6 +129,12 @@ class ModelSnapshot:
         yield Sample(of.SCORING, (name,), series.scoring.buckets()[0])
         for detector, counted in zip(self._scoring.scorer.detectors, series.judged.scores.buckets(), strict=True):
             yield Sample(of.SCORE, (name, detector), counted)
+
+    def _weights(self) -> Iterator[Sample]:
+        """What changes only when evidence is weighed."""
+        if self._series.judged is None or self._scoring is None:
+            return
+        name = self.name
         for severity, value in self._promise.items():
             yield Sample(of.EVIDENCE, (name, severity), value)
         for group, responses, alarms_of_group, logs in self._groups:

@@ -120,6 +120,8 @@ class SpanSink(Sink):
 
 def _parent(call: Call) -> tuple[int, int]:
     """The ids of the caller's trace and span, 0 where there are none."""
+    if not call.trace:
+        return 0, 0
     try:
         trace, span = int(call.trace, 16), int(call.traceparent[36:52], 16)
     except ValueError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.judgement.sink import Scored
+from tocsin.sinks.group_numbers import GroupNumbers
 from tocsin_calibration import Promise
 from tocsin_calibration.online.inputs import STRIDE
 from tocsin_calibration.promise import OTHERS
@@ -24,16 +24,18 @@ class Tally:
     threads.
 
     `alarmed` is by group and severity, `of_group` how many rows were of a group with a promise of its own; `sequence`
-    is each row's group and severity, with `in_order`. With `scores`, in the order of rows: `joint` are nonconformity
-    scores, `by_detector` detectors' scores batch by batch, `versions` runs of one version of the model, `groups` each
-    row's, where the promise has groups; `inputs` of every STRIDE-th row what its signals show of the input, where the
-    bundle watches that.
+    is each row's group and severity, with `in_order`. In the order of rows, `groups` are each row's, where the promise
+    has groups (`numbers`), and with `scores`, `joint` are nonconformity scores, `by_detector` detectors' scores batch
+    by batch, `versions` runs of one version of the model; `inputs` of every STRIDE-th row what its signals show of the
+    input, where the bundle watches that.
     """
 
-    def __init__(self, promise: Promise, *, in_order: bool, scores: bool) -> None:
-        self._promise = promise
+    def __init__(self, promise: Promise, numbers: GroupNumbers, *, in_order: bool, scores: bool) -> None:
+        self._promise, self._numbers = promise, numbers
         self._in_order, self._scores = in_order, scores
         self._watched = promise.inputs if scores else None
+        self._input_names = () if self._watched is None else self._watched.signals
+        self._inputs_shape = () if self._watched is None else self._watched.centre.shape
         self.until_next = 0  # rows before the next one of which inputs are taken
         self.clear()
 
@@ -42,7 +44,7 @@ class Tally:
         self.rows = 0
         self.alarmed: dict[tuple[str, str], int] = {}
         self._of_group: dict[str, int] = {}
-        self._uncounted: list[str] = []  # groups of rows that `of_group` does not have yet
+        self._counted = 0  # rows of `groups` that are in `_of_group`
         self.joint: list[float] = []
         self.by_detector: list[NDArray[np.float32]] = []
         self.versions: list[tuple[str, int]] = []
@@ -64,13 +66,11 @@ class Tally:
         if self._scores:
             self.joint += batch.joint
             self.by_detector.append(batch.scores)
-            if batch.groups is not None:
-                self.groups += batch.groups
             self._count_versions(_versions_of(batch) if versions is None else versions)
             if self._watched is not None:
                 self._take_inputs(batch, rows)
         if batch.groups is not None:
-            self._uncounted += batch.groups
+            self.groups += batch.groups
         if alarmed or self._in_order:
             severities = [s for call in batch.calls for s in (call.verdict.severities if call.verdict else ())]
             self._count_all(severities, batch.groups)
@@ -80,13 +80,17 @@ class Tally:
         """How many rows were of each group that has a promise of its own. All that came since the last time is counted
         at once, which costs a fraction of counting batch by batch.
         """
-        if self._uncounted:
-            promised = self._promise.groups
-            for group, rows in Counter(self._uncounted).items():
-                if group in promised:
-                    self._of_group[group] = self._of_group.get(group, 0) + rows
-            self._uncounted = []
+        if self._counted < len(self.groups):
+            self.numbered()
         return self._of_group
+
+    def numbered(self) -> NDArray[np.signedinteger]:
+        """The numbers (m,) of `groups`, of which `of_group` has all then."""
+        numbers = self._numbers.of(self.groups)
+        for group, rows in self._numbers.rows(numbers[self._counted :]).items():
+            self._of_group[group] = self._of_group.get(group, 0) + rows
+        self._counted = len(numbers)
+        return numbers
 
     def merge(self, other: Tally) -> None:
         """Count what another has counted."""
@@ -94,7 +98,6 @@ class Tally:
         self.joint += other.joint
         self.by_detector += other.by_detector
         self.versions += other.versions
-        self.groups += other.groups
         self.sequence += other.sequence
         self.inputs += other.projected()
         for key, count in other.alarmed.items():
@@ -102,6 +105,8 @@ class Tally:
         of_group = self.of_group
         for group, count in other.of_group.items():
             of_group[group] = of_group.get(group, 0) + count
+        self.groups += other.groups
+        self._counted = len(self.groups)
 
     def facts(self) -> dict[str, Any]:
         """The counts as plain data."""
@@ -113,13 +118,13 @@ class Tally:
             "by_detector": b64encode(b"".join(scores.tobytes() for scores in self.by_detector)).decode(),
             "inputs": b64encode(b"".join(features.tobytes() for features in self.projected())).decode(),
             "versions": self.versions,
-            "groups": self.groups,
+            "groups": self.groups if self._scores else [],
             "sequence": self.sequence,
         }
 
     def read(self, facts: dict[str, Any]) -> None:
         """Count what `facts` of another say."""
-        other = Tally(self._promise, in_order=self._in_order, scores=self._scores)
+        other = Tally(self._promise, self._numbers, in_order=self._in_order, scores=self._scores)
         other.rows = facts["rows"]
         other.alarmed = {(group, severity): count for group, severity, count in facts["alarmed"]}
         other._of_group, other.joint = facts["of_group"], facts["joint"]
@@ -130,6 +135,7 @@ class Tally:
             other.inputs = [shown.reshape(-1, self._watched.rows.shape[1])]
         other.versions = [(version, rows) for version, rows in facts.get("versions", ())]
         other.groups = facts.get("groups", [])
+        other._counted = len(other.groups)
         other.sequence = [(group, severity) for group, severity in facts["sequence"]]
         self.merge(other)
 
@@ -146,17 +152,18 @@ class Tally:
 
     def _take_inputs(self, batch: Scored, rows: int) -> None:
         """Take every STRIDE-th row's signals, whatever they are, but where they are of another width."""
-        assert self._watched is not None
         start = self.until_next
         self.until_next = start - rows if start >= rows else (start - rows) % STRIDE
         if start >= rows:
             return
         try:
-            parts = [batch.signals[name][start:rows:STRIDE] for name in self._watched.signals]
+            if len(self._input_names) == 1:
+                signals = batch.signals[self._input_names[0]][start:rows:STRIDE].copy()
+            else:
+                signals = np.hstack([batch.signals[name][start:rows:STRIDE] for name in self._input_names])
         except KeyError:
             return
-        signals = parts[0].copy() if len(parts) == 1 else np.hstack(parts)
-        if signals.shape[1:] == self._watched.centre.shape:
+        if signals.shape[1:] == self._inputs_shape:
             self._signals.append(signals)
             if len(self._signals) >= WAITING:
                 self.projected()

@@ -17,7 +17,7 @@ from tocsin.state.redis_connection import OUTCOMES, RedisConnection
 from tocsin.state.redis_counts import SharedCounts
 from tocsin.state.redis_labels import Learn, RedisLabels
 from tocsin.state.redis_sessions import RedisSessions
-from tocsin.state.store import Exchange, SessionStore
+from tocsin.state.store import SessionStore, Sharing
 from tocsin_calibration import Promise
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class State:
         self._connection = None if config is None else RedisConnection(config, self.round_trip)
         self._stores: list[RedisSessions] = []
         self._looks: list[Callable[[], None]] = []
+        self._last_looks: list[Callable[[], None]] = []  # when this process ends
 
     def sessions(self, model: str, digest: str, promise: Promise, config: ModelConfig) -> SessionStore:
         """The store of a model's sessions: in Redis where their calls may reach several processes. Sessions that were
@@ -69,10 +70,9 @@ class State:
             return None
         return RedisClaims(self._connection, self._config.prefix, repeat)
 
-    def share(self, exchange: Callable[[Exchange], None]) -> None:
-        """Have counts exchanged with other replicas every few seconds; nothing where there is no Redis.
-
-        `exchange` is given what takes counts and tells those of others.
+    def share(self, exchange: Sharing) -> None:
+        """Have counts exchanged with other replicas every few seconds, and once more at the end; nothing where there is
+        no Redis.
         """
         if self._config is None or self._connection is None:
             return
@@ -83,6 +83,7 @@ class State:
                 exchange(shared.exchange)
 
         self._look_also(look)
+        self._last_looks.append(lambda: exchange(shared.exchange, last=True))
 
     def pass_labels(self, judges: Callable[[], dict[str, Learn]]) -> RedisLabels | None:
         """Have labels that were left for these judges brought to them, and leave others for theirs; None where there is
@@ -121,6 +122,6 @@ class State:
         yield from (up, requests, waiting, lost)
 
     def close(self) -> None:
-        """Ask no more."""
+        """Share what was counted since the last exchange, and ask no more."""
         if self._connection is not None:
-            self._connection.close()
+            self._connection.close(self._last_looks)

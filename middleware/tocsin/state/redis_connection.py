@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -102,12 +102,15 @@ class RedisConnection:
                 if self._thread.ident is None:
                     self._thread.start()
 
-    def close(self) -> None:
-        """Send nothing more."""
+    def close(self, last: Iterable[Callable[[], None]] = ()) -> None:
+        """Call these `last` looks, and send nothing more."""
         self._ending.set()
         self._lost.set()
         if self._thread.ident is not None:
             self._thread.join(2)
+        if not self._thread.is_alive():  # else it waits for Redis
+            for look in last:
+                self._safely(look)
         with suppress(Exception):  # of a connection that has gone
             self._client.close()
 

@@ -12,6 +12,16 @@ from tocsin_calibration.sessions.rule import Progress
 Exchange = Callable[[Mapping[str, Sequence[int]]], Mapping[str, Sequence[int]]]
 
 
+class Sharing(Protocol):
+    """Whoever has counts that replicas add up."""
+
+    def __call__(self, shared: Exchange, *, last: bool = False) -> None:
+        """Give counts to `shared`, and add those that it tells of others. `last`: this process ends, so that whatever
+        is not given now is lost.
+        """
+        ...
+
+
 class SessionStore(Protocol):
     """Remembers the state of each session of one model, and reports which have ended.
 

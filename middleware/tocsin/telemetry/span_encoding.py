@@ -1,7 +1,8 @@
 """Spans as OTLP's protobuf, written by hand: the SDK takes some 60 us a span, more than all of judging.
 
 A span of a judged call has a dozen attributes, of which most say the same as those of the span before. The SDK makes
-two messages of each; here, an attribute is bytes that are remembered, and all spans of a batch are parsed at once.
+two messages of each; here, what spans of calls alike have in common is bytes that are remembered, and all spans of a
+batch are parsed at once.
 Spans of others, and those with events, are left to the SDK.
 """
 
@@ -9,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from struct import Struct
 from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan
 
 from tocsin.protocols.layouts import encoded_varint
-from tocsin.sinks.judged_span import JudgedSpan
+from tocsin.sinks.judged_span import JudgedSpan, Labels, name_of_p
+from tocsin.verdict import reason
 
 Encoder = Callable[[Sequence[ReadableSpan]], Any]  # gives an ExportTraceServiceRequest
 
@@ -24,6 +27,8 @@ _FLAGS_OF_CHILD, _FLAGS_OF_ROOT = 0x300, 0x100  # opentelemetry.proto.trace.v1.S
 _SPANS = b"\x12"  # of ScopeSpans
 _KIND_AND_TIMES = Struct("<BBBQBQ")
 _FLAGS = Struct("<BBL")
+_BY_P = itemgetter(1)
+_LENGTHS = [encoded_varint(length) for length in range(2_048)]  # of most of what is written
 
 
 class JudgedSpanEncoder:
@@ -33,27 +38,81 @@ class JudgedSpanEncoder:
         self._encode = encode
 
     def __call__(self, spans: Sequence[ReadableSpan]) -> Any:
-        if not spans or not all(isinstance(span, JudgedSpan) and not span.events for span in spans):
+        if not spans or not all(isinstance(span, JudgedSpan) and not span.has_events for span in spans):
             return self._encode(spans)
         request = self._encode(spans[:1])  # with the resource and the scope of all of them
         (of_resource,) = request.resource_spans
         (of_scope,) = of_resource.scope_spans
-        of_scope.MergeFromString(b"".join([_with_length(_SPANS, _span(span)) for span in spans[1:]]))
+        parts: list[bytes] = []
+        for span in spans[1:]:
+            content = _span(span)
+            parts += (_SPANS, _length(len(content)), content)
+        of_scope.MergeFromString(b"".join(parts))
         return request
 
 
 def _span(span: Any) -> bytes:
     parent = span.parent_span
-    attributes = [_attribute(key, value) for key, value in span.attributes.items()]
     return b"".join((
         b"\x0a\x10", span.trace.to_bytes(16, "big"), b"\x12\x08", span.span.to_bytes(8, "big"),
         b"\x22\x08" + parent.to_bytes(8, "big") if parent else b"",
-        _text_field(b"\x2a", span.name),
+        _name(span.name),
         _KIND_AND_TIMES.pack(0x30, 2, 0x39, span.start_time, 0x41, span.end_time),
-        *attributes,
-        b"\x7a\x00",  # a status that is not set
-        _FLAGS.pack(0x85, 0x01, _FLAGS_OF_CHILD if parent else _FLAGS_OF_ROOT),
+        _labels(span.labels),
+        *_own_attributes(span),
+        _END_OF_CHILD if parent else _END_OF_ROOT,
     ))  # fmt: skip
+
+
+def _own_attributes(span: Any) -> list[bytes]:
+    """What a span says besides its labels. Of a response of one row, as most are, it is put together at once."""
+    verdict = span.verdict
+    if verdict.unscored is not None or verdict.weighed is not None or span.rows != 1:
+        labels = span.labels.attributes
+        return [_attribute(key, value) for key, value in span.attributes.items() if key not in labels]
+    detectors, details = verdict.worst
+    pack, parts = _numbers(detectors)
+    parts = parts.copy()
+    parts[1::2] = (span.lowest, *details)
+    written = [pack(*parts)]
+    if verdict.severity is not None:
+        written.append(_text_attribute("tocsin.alarm", verdict.severity))
+        ranked = sorted(zip(detectors, details, strict=True), key=_BY_P)
+        texts = b"".join([_reason(name, p) for name, p in ranked])
+        inner = b"\x2a" + _length(len(texts)) + texts
+        value = b"".join((_REASONS, b"\x12", _length(len(inner)), inner))
+        written += (b"\x4a", _length(len(value)), value)
+        if span.finding is not None:
+            written.append(_attribute("tocsin.evidence", span.finding))
+    return written
+
+
+@lru_cache(maxsize=1024)
+def _name(name: str) -> bytes:
+    return _text_field(b"\x2a", name)
+
+
+@lru_cache(maxsize=1024)
+def _labels(labels: Labels) -> bytes:
+    return b"".join([_text_attribute(key, text) for key, text in labels.attributes.items()])
+
+
+@lru_cache(maxsize=1024)
+def _numbers(detectors: tuple[str, ...]) -> tuple[Callable[..., bytes], list[Any]]:
+    """How to pack the attributes that are p-values, and what to give it: bytes before each number, and its place."""
+    before = [_before_double(key) for key in ("tocsin.p", *map(name_of_p, detectors))]
+    parts = [part for prefix in before for part in (prefix, 0.0)]
+    return Struct("<" + "".join([f"{len(prefix)}sd" for prefix in before])).pack, parts
+
+
+@lru_cache(maxsize=4096)
+def _reason(detector: str, p: float) -> bytes:
+    """A value of an ArrayValue. Reasons name ranks among calibration scores, of which there are few."""
+    return _item(reason(detector, p))
+
+
+def _length(length: int) -> bytes:
+    return _LENGTHS[length] if length < len(_LENGTHS) else encoded_varint(length)
 
 
 def _attribute(key: str, value: Any) -> bytes:
@@ -82,9 +141,8 @@ def _before_double(key: str) -> bytes:
     return b"\x4a" + encoded_varint(len(name) + 11) + name + b"\x12\x09\x21"
 
 
-@lru_cache(maxsize=4096)
 def _item(text: str) -> bytes:
-    """A value of an ArrayValue. Reasons name ranks among calibration scores, of which there are few."""
+    """A value of an ArrayValue."""
     return _with_length(b"\x0a", _text_field(b"\x0a", text))
 
 
@@ -94,3 +152,10 @@ def _text_field(tag: bytes, text: str) -> bytes:
 
 def _with_length(tag: bytes, content: bytes) -> bytes:
     return tag + encoded_varint(len(content)) + content
+
+
+_REASONS = _text_field(b"\x0a", "tocsin.reasons")
+_NO_STATUS = b"\x7a\x00"
+_END_OF_CHILD, _END_OF_ROOT = (
+    _NO_STATUS + _FLAGS.pack(0x85, 0x01, flags) for flags in (_FLAGS_OF_CHILD, _FLAGS_OF_ROOT)
+)

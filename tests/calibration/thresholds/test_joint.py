@@ -50,6 +50,21 @@ def splits(scores: np.ndarray, rule: str, alpha: float, runs: int) -> tuple[int,
     return alarms, responses, promise
 
 
+@pytest.mark.parametrize("rule", ["any", "2 of 3", "all", "learnt"])
+def test_infinite_scores_are_the_lowest_and_the_highest_and_never_nan(rule: str) -> None:
+    reference = np.random.default_rng(0).normal(size=(50, 3))
+    joint = JointScore(reference, rule, [1.0, 0.5, 0.0] if rule == "learnt" else None)
+    lowest, highest = np.full(3, -np.inf), np.full(3, np.inf)
+    mixed = [np.array(row) for row in ((-np.inf, 0.0, np.inf), (np.nan, -np.inf, 0.0), (-np.inf, -1e308, 1e300))]
+    rows = np.array([lowest, np.full(3, -1e308), reference.min(axis=0) - 1, highest, *mixed])
+    together, pvalues = joint(rows)
+    assert not np.isnan(together).any() and not np.isnan(joint.surprisals(rows)).any()
+    assert together[0] == together[1] == together[2] <= joint(reference)[0].min()
+    assert together[3] == np.inf and (pvalues[0] == 1.0).all() and (pvalues[3] == 1 / 51).all()
+    for row, nonconformity, details in zip(rows, together, pvalues, strict=True):
+        assert joint.of(row.tolist()) == (nonconformity, details.tolist())
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("rule", ["any", "all"])
 @pytest.mark.parametrize("name", ["digits", "breast cancer"])

@@ -16,6 +16,7 @@ from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.judge import MAX_STEP_ROWS
 from tocsin.judgement.sink import Scored
+from tocsin.relay.context import RelayContext, RelayedConnection
 from tocsin_calibration import Window
 
 
@@ -58,6 +59,43 @@ def call_of(content: bytes) -> Call:
     call = Call(METHOD, {}, "", False)
     call.response = content
     return call
+
+
+class Connection(RelayedConnection):
+    """A relay's connection with so many calls under way."""
+
+    def __init__(self, calls: int) -> None:
+        self._calls = calls
+
+    @property
+    def open_streams(self) -> int:
+        return self._calls
+
+
+@pytest.mark.parametrize(
+    ("under_way", "at_once"),
+    [([1], True), ([0], True), ([0, 1, 0], True), ([2], False), ([1, 1], False), ([0] * 9, False)],
+)
+def test_a_relay_judges_in_the_first_turn_what_no_other_call_can_join(
+    tmp_path: Path, under_way: list[int], at_once: bool
+) -> None:
+    bundle = tmp_path / "quick.tocsin"
+    quick_bundle(bundle)
+    guard = inline_guard(settings(1, bundle))
+
+    async def judged() -> bool:
+        context = RelayContext(guard.config, guard)
+        context.start()
+        context.connections.update(map(Connection, under_way))
+        call = call_of(inference(safe_traffic(1), slice(0, 1)))
+        waiting = asyncio.ensure_future(context.batcher.judge(call))
+        await asyncio.sleep(0)  # it is submitted,
+        await asyncio.sleep(0)  # and this is the turn after
+        first = call.verdict is not None
+        await waiting
+        return first
+
+    assert asyncio.run(judged()) == at_once
 
 
 class Threads:

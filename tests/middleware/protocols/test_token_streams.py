@@ -23,6 +23,7 @@ from tocsin.grpc_wire.deframer import framed
 from tocsin.judgement.call import Call, StreamedCall
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.message_run import MessageRun
+from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored, Sink
 from tocsin.protocols.layouts import Layouts
 from tocsin_calibration import Bundle, calibrate, calibrate_sessions
@@ -194,22 +195,32 @@ def test_choices_in_several_orders_are_averaged_over_a_question(folder: Path) ->
     safe = Observations({"choice_probs": RNG.dirichlet([60, 1, 1], 300).astype(np.float32)})
     bundle = bundle_of(folder / "orders.tocsin", ["entropy:choice_probs"], safe)
     signals = {"choice_probs": {"choices": [[1], [2], [3]], "order": "metadata.x-order"}}
-    by = guard(bundle, signals=signals, session="metadata.x-question")
+    by = guard(bundle, signals=signals, session="metadata.x-question", shadow=bundle)
     observed: list[np.ndarray] = []
-    scorer = by.models["m"].scoring.scorer
-    run = scorer.run
+    shadowed: list[np.ndarray] = []
 
-    def noted(signals: Any) -> Any:
-        observed.append(signals["choice_probs"][0])
-        return run(signals)
+    def note(model: GuardedModel, noted: list[np.ndarray]) -> None:
+        assert model.scoring is not None
+        scorer = model.scoring.scorer
+        run = scorer.run
 
-    scorer.run = noted  # type: ignore[method-assign]
+        def noting(signals: Any) -> Any:
+            noted.append(signals["choice_probs"][0])
+            return run(signals)
+
+        scorer.run = noting  # type: ignore[method-assign]
+
+    assert by.models["m"].shadow is not None
+    note(by.models["m"], observed)
+    note(by.models["m"].shadow, shadowed)
 
     def ask(order: str, *probs: float, question: str = "q1") -> Call:
         call = by.call(METHOD, {"x-order": order, "x-question": question})
         assert call is not None
         call.on_response_message(chunk(0, 1, -0.1, dict(zip((1, 2, 3), probs, strict=True))).SerializeToString())
-        by.judge(call.ended())
+        pieces = call.ended()
+        by.judge(pieces)
+        by.shadow(pieces)
         return call
 
     ask("", 0.7, 0.2, 0.1)
@@ -218,6 +229,7 @@ def test_choices_in_several_orders_are_averaged_over_a_question(folder: Path) ->
     assert observed[0] == pytest.approx([0.7, 0.2, 0.1])
     assert observed[1] == pytest.approx([(0.7 + 0.3) / 2, (0.2 + 0.1) / 2, (0.1 + 0.6) / 2])
     assert observed[2] == pytest.approx([0.4, 0.5, 0.1])
+    assert np.array(shadowed) == pytest.approx(np.array(observed))
     for wrong in ("0,1", "0,0,1", "a,b,c", "0,1,2,x"):
         verdict = ask(wrong, 0.7, 0.2, 0.1).verdict
         assert verdict is not None and verdict.unscored == "shape"

@@ -26,10 +26,11 @@ from tocsin.page.terminal import picture
 from tocsin.replay.replay import tally_of
 from tocsin.sinks.causes import OTHER, VERSIONS, Causes
 from tocsin.sinks.evidence import Evidence
+from tocsin.sinks.group_numbers import NO_GROUP, GroupNumbers
 from tocsin.sinks.prometheus import PARTS_EVERY, PrometheusSink
 from tocsin.state.redis_connection import RedisConnection
 from tocsin.state.redis_counts import SharedCounts
-from tocsin_calibration import Promise, calibrate
+from tocsin_calibration import DriftWatch, Promise, calibrate
 from tocsin_detectors import Observations
 
 LIMIT = np.log(100)
@@ -113,6 +114,39 @@ def test_a_group_or_a_version_that_changed_is_named_and_the_others_are_not() -> 
         assert {cause.kind for cause in causes} == {"detector", "group", "version"}
 
 
+def test_rows_of_many_groups_give_the_same_evidence_one_by_one_and_all_at_once() -> None:
+    promise, random = grouped(), np.random.default_rng(4)
+    scores = random.normal(size=(600, 3)) + np.linspace(0, 1, 600)[:, None]
+    groups = [("eu", "us", "nobody", "asia")[number] for number in random.integers(0, 4, 600)]
+    by_row, at_once = (Evidence(promise, 1_000, fixed=True, seed=1) for _ in range(2))
+    for row in range(600):
+        tell(by_row, promise, scores[row : row + 1], groups[row : row + 1])
+        if row % 7 == 0:
+            by_row.promise()
+    tell(at_once, promise, scores, groups)
+    assert by_row.counts() == at_once.counts() and by_row.counts_by_cause() == at_once.counts_by_cause()
+    assert by_row.by_group() == at_once.by_group()
+    causes = {(cause.kind, cause.name): cause.log_evalue for cause in at_once.causes()}
+    by_row._causes._weighed = None  # type: ignore[union-attr]
+    assert {(cause.kind, cause.name): cause.log_evalue for cause in by_row.causes()} == causes
+    joint = promise.joint(scores)
+    for name in promise.groups:
+        alone = DriftWatch(promise.groups[name].ordered, directed=True)
+        alone.add(joint[np.array(groups) == name])
+        assert alone.watch.counts == at_once._causes._watches["group", name].watch.counts  # type: ignore[union-attr]
+    responses = {group.name: group.responses for group in at_once.by_group()}
+    assert responses == {name: groups.count(name) for name in responses}
+
+
+def test_numbers_of_groups_follow_their_order_and_any_other_has_none() -> None:
+    numbers = GroupNumbers(["b", "a"])
+    assert numbers.of(["a", "c", "b", "a"]).tolist() == [1, NO_GROUP, 0, 1]
+    assert numbers.rows(numbers.of(["a", "c", "b", "a"])) == {"b": 1, "a": 2} and len(numbers) == 2
+    assert numbers.rows(numbers.of([])) == {} and GroupNumbers([]).rows(numbers.of(["c"])) == {}
+    many = GroupNumbers(map(str, range(1 << 16)))
+    assert many.of(["65535", "65536"]).tolist() == [65_535, NO_GROUP]
+
+
 def test_one_version_alone_is_no_cause_and_many_are_bounded() -> None:
     promise = calibrate(np.random.default_rng(0).normal(size=(900, 2)))
     evidence = Evidence(promise, 1_000, fixed=True, seed=1)
@@ -125,9 +159,11 @@ def test_one_version_alone_is_no_cause_and_many_are_bounded() -> None:
 
 
 def test_weights_never_exceed_the_level() -> None:
-    causes = Causes(grouped(), 1_000, START, 1)
+    promise = grouped()
+    causes = Causes(promise, 1_000, START, 1)
     for number in range(30):
-        causes.add(np.zeros((1, 3)), np.zeros(1), [(f"v{number}", 1)], ["eu"], START)
+        eu = GroupNumbers(promise.groups).of(["eu"])
+        causes.add(np.zeros((1, 3)), np.zeros(1), [(f"v{number}", 1)], eu, START)
     weights = [causes._weight(key) for key in causes._watches]
     assert sum(weights) < 1 and min(weights) > 0
 
@@ -141,7 +177,8 @@ def test_groups_without_a_promise_are_one_and_those_beyond_the_bound_are_none() 
     watched = {name for kind, name in causes._watches if kind == "group"}
     assert len(watched) in (64, 65)
     beyond = next(name for name in promise.groups if name not in watched)
-    causes.add(np.zeros((3, 1)), np.zeros(3), [("", 3)], [beyond, "nobody", next(iter(watched))], START)
+    numbers = GroupNumbers(promise.groups).of([beyond, "nobody", next(iter(watched))])
+    causes.add(np.zeros((3, 1)), np.zeros(3), [("", 3)], numbers, START)
     rows = {name: watch.watch.responses for (kind, name), watch in causes._watches.items() if kind == "group"}
     assert sum(rows.values()) == 1 + ("" in rows)
 

@@ -6,6 +6,7 @@ import gzip
 import urllib.error
 import urllib.request
 from collections import Counter, defaultdict
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,17 @@ from prometheus_client import generate_latest as plain_text
 from prometheus_client.openmetrics.exposition import generate_latest as open_text
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.utils import floatToGoString
 
 from tocsin.configuration.fields import Address
 from tocsin.errors import StartError
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
-from tocsin.sinks.exposition import Exposition
+from tocsin.sinks.exposition import Exposition, Writer
+from tocsin.sinks.families import CAUSE, CHANGED, DRIFT, EVIDENCE, QUIET, RESPONSES, Sample
 from tocsin.sinks.histogram import Histogram
 from tocsin.sinks.prometheus import PrometheusSink
+from tocsin.sinks.snapshot import ModelSnapshot
 from tocsin.verdict import Verdict
 from tocsin_detectors import Observations
 
@@ -169,6 +173,45 @@ def test_what_was_not_counted_since_is_not_made_anew_and_what_was_is(bundle: Pat
         call.response = inference(safe_traffic(1), slice(0, 1))
         guard.judge([call])
         assert judged() == judged() == count
+
+
+def test_what_is_counted_but_not_weighed_leaves_the_lines_of_evidence_as_they_are(bundle: Path) -> None:
+    guard = Guard.open(settings(1, bundle))
+    sink = PrometheusSink(guard.models)
+    guard.sinks.append(sink)
+    look = sink._looks["digits"]
+    lines = []
+    for count in (1, 2):
+        judge_one(guard, far_away(1))
+        sink.counts()
+        if count == 1:
+            look.refresh()
+        lines.append(look.lines(openmetrics=False))
+    weighed = (EVIDENCE, QUIET, DRIFT, CAUSE, CHANGED)
+    assert all(lines[1][family] is lines[0][family] for family in weighed)
+    assert lines[1][RESPONSES] != lines[0][RESPONSES]
+    assert look.lines(openmetrics=True)[DRIFT] == lines[1][DRIFT]
+    late = look.lines(openmetrics=False, cached=True)
+    look.refresh()
+    fresh = look.lines(openmetrics=False)
+    assert late == lines[1] and all(fresh[family] != late[family] for family in (EVIDENCE, DRIFT))
+    again = ModelSnapshot("digits", sink._series["digits"], guard.models["digits"], sink.limits)
+    again.refresh()
+    assert again.lines(openmetrics=False) == fresh
+
+
+@pytest.mark.parametrize("value", [0, 7, -3, 0.0, -0.0, 1.5, 999_999.5, 1e6, 1e7, -1e7, 1e-9, inf, -inf, nan, True])
+def test_numbers_are_written_as_the_client_library_writes_them(value: float) -> None:
+    for number in (value, np.float64(value)):
+        written = Writer().lines([Sample(DRIFT, ("m",), number)], openmetrics=False)[DRIFT]
+        wanted = str(value) if isinstance(number, int) else floatToGoString(value)
+        assert written == f'tocsin_drift_log_evalue{{model="m"}} {wanted}\n'
+
+
+def judge_one(guard: Guard, observations: Observations) -> None:
+    call = Call(METHOD, {}, "", False)
+    call.response = inference(observations, slice(0, 1))
+    guard.judge([call])
 
 
 def test_what_depends_on_the_response_is_counted_while_it_is_there(bundle: Path) -> None:

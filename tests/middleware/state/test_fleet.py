@@ -32,10 +32,13 @@ from benchmarks.harness.parts import (
 from benchmarks.harness.redis_server import RedisServer, redis_cluster, redis_sentinels
 
 from tocsin.configuration.state import StateConfig
+from tocsin.judgement.guard import Guard
 from tocsin.sinks.evidence import Evidence
+from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.sinks.tally import POOLED
 from tocsin.state.redis_connection import RedisConnection, ScriptCall
 from tocsin.state.redis_counts import SharedCounts
+from tocsin.state.store import Exchange
 from tocsin_calibration import Promise, calibrate
 
 
@@ -271,6 +274,42 @@ def test_relays_show_the_evidence_of_all(server: RedisServer, bundle: Path) -> N
                 assert time.monotonic() < ends
                 time.sleep(0.2)
             assert shown(second)[1] > 4.6
+
+
+def test_what_a_replica_counts_until_it_ends_is_the_others_too(server: RedisServer, bundle: Path) -> None:
+    redis.Redis.from_url(server.url).flushall()
+    shared = {"state": {"redis": server.url, "timeout": "10s"}}
+    guard = Guard.open(settings(1, bundle, **shared))
+    sink = PrometheusSink(guard.models)
+    guard.sinks.append(sink)
+    exchanged: list[bool] = []
+
+    def exchange(shared: Exchange, *, last: bool = False) -> None:
+        sink.exchange(shared, last=last)
+        exchanged.append(last)
+
+    guard.state.share(exchange)
+    ends = time.monotonic() + 60
+    while not exchanged:  # the next comes seconds later, that of the parts half a minute later
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+    call = guard.call(INFER, {})
+    assert call is not None
+    judged = call.on_response_message(inference(far_away(8), slice(0, 8)))
+    assert judged is not None
+    guard.judge([judged])
+    guard.state.close()
+    assert exchanged[-1] and exchanged.count(True) == 1
+    assert guard.models["digits"].scoring is not None
+    successor = PrometheusSink(Guard.open(settings(1, bundle)).models)
+    counts = SharedCounts(
+        RedisConnection(StateConfig(redis=server.url, timeout="20s")), StateConfig(redis=server.url).prefix
+    )
+    successor.exchange(counts.exchange)
+    for of_sink in (sink, successor):
+        evidence = of_sink._series["digits"].judged.evidence  # type: ignore[union-attr]
+        assert sum(evidence.counts()) == 8 * 3  # two severities, and drift
+        assert sum(evidence.counts_by_cause()["causes"]) == 8 * 2  # two detectors
 
 
 def test_workers_are_one_replica(server: RedisServer, bundle: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_batch_is_what_the_sdk_writes(batch: list[JudgedSpan]) -> None:
 @given(spans())
 def test_the_verdict_may_be_cut_short_before_the_span_is_exported(span: JudgedSpan) -> None:
     before = encode_spans([span])
-    span._verdict.keep_told()
+    span.verdict.keep_told()
     assert encode_spans([span]) == before
 
 
