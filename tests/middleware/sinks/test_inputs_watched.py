@@ -24,8 +24,10 @@ from tocsin.page.snapshot import snapshot
 from tocsin.page.terminal import picture
 from tocsin.replay.replay import replay
 from tocsin.sinks.evidence import Evidence
+from tocsin.sinks.group_numbers import GroupNumbers
 from tocsin.sinks.prometheus import PrometheusSink
-from tocsin_calibration import Bundle, BundleError
+from tocsin.sinks.tally import Tally
+from tocsin_calibration import Bundle, BundleError, calibrate
 from tocsin_calibration.online.inputs import STRIDE, InputsReference
 from tocsin_detectors import Observations
 
@@ -145,6 +147,28 @@ def test_signals_of_another_width_or_not_finite_are_left_out(watching: Path) -> 
         batch = Scored("digits", (), np.zeros((16, 2), np.float32), 0.0, signals={"embedding": embedding})
         evidence.tally._take_inputs(batch, 16)
     assert evidence.tally.projected() == []
+
+
+@pytest.mark.parametrize("waiting_bytes", [1, 1 << 18])
+@pytest.mark.parametrize("names", [("embedding",), ("probs", "embedding")])
+def test_what_is_taken_is_projected_as_it_came_at_whatever_times(
+    monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], waiting_bytes: int
+) -> None:
+    monkeypatch.setattr("tocsin.sinks.tally.WAITING_BYTES", waiting_bytes)
+    safe = safe_traffic(640, seed=12)
+    signals = np.hstack([safe[name] for name in names]).astype(np.float32)
+    promise = calibrate(np.random.default_rng(0).normal(size=(900, 2)))
+    promise.inputs = InputsReference.of(names, signals[:320], signals[320:])
+    tally = Tally(promise, GroupNumbers([]), in_order=False, scores=True)
+    start = 0
+    for rows in (1, 3, 20, 7, 9, 200, 1, 1, 8, 16):
+        of_batch = {name: safe[name][start : start + rows].astype(np.float32) for name in names}
+        batch = Scored("m", (), np.zeros((rows, 2), np.float32), 0.0, [0.0] * rows, signals=of_batch)
+        tally.add(batch, rows, False, [("v", rows)])
+        start += rows
+    features = np.concatenate(tally.projected())
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features, promise.inputs.features(signals[:start:STRIDE]), rtol=1e-5, atol=1e-6)
 
 
 def test_a_replay_says_of_inputs_what_serving_does(watching: Path, tmp_path: Path) -> None:
