@@ -159,6 +159,7 @@ class EnvoyExchange:
 
     def _open_call(self) -> None:
         """The call of this exchange, once its path is known; None where no model guards its method."""
+        self._head.settle()
         context, origin, path, metadata = self._context, self._host.origin, self._head.path, self._head.metadata
         self._http = context.http.open(self._head.verb, path, metadata.items(), origin=origin) if path else None
         if self._http is not None:

@@ -32,6 +32,10 @@ class ReportedHead:
             elif name == "grpc-encoding":
                 self.encoding = value
 
+    def settle(self) -> None:
+        """What attributes told of path and method stands, whatever attributes come later."""
+        self._path, self._verb = self.path, self.verb
+
     @property
     def path(self) -> str:
         """The path, "" where nothing tells it."""
