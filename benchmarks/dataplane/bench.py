@@ -183,7 +183,8 @@ class Bench:
                 settings, counts = self._scored, name == REPORTED
                 hops.append(start_relay(name, self._work, self._port, "observe", settings, more, counts=counts))
             self._hops += hops
-            for kind, row in (("safe", severities.index(None)), ("alarmed", severities.index("critical"))):
+            alarmed = next(row for row, severity in enumerate(severities) if severity is not None)
+            for kind, row in (("safe", severities.index(None)), ("alarmed", alarmed)):
                 self._answer_with(framed(response(self.observations, row)))
                 pairs: list[list[Figures]] = []
                 for number in range(TELLING_ROUNDS * self._rounds):
