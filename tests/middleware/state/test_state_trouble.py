@@ -240,7 +240,7 @@ def test_labels_and_counts_of_wrong_types_are_away(server: RedisServer) -> None:
     until(lambda: connection.up)
     client.hset("tocsin:{k/1}:counts", mapping={"epoch": "e", "0": "many"})
     shared: list[Any] = []
-    state.share(lambda exchange: shared.append(exchange({"k": [1]})))
+    state.share(lambda exchange, *, last=False: shared.append(exchange({"k": [1]})))
     until(lambda: shared)
     assert shared[0] == {}
     state.close()
