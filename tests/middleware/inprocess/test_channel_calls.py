@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from benchmarks.harness.model_server import model_server
-from benchmarks.harness.parts import INFER, far_away, inference, safe_traffic, settings
+from benchmarks.harness.parts import INFER, far_away, inference, inline_guard, safe_traffic, settings
 
 import tocsin
 from tocsin.protocols import oip
@@ -25,7 +25,7 @@ ANSWERS = {
 
 @pytest.fixture
 def guard(bundle: Path) -> tocsin.Guard:
-    return tocsin.Guard.open(settings(1, bundle))
+    return inline_guard(settings(1, bundle))
 
 
 @pytest.fixture(scope="module")

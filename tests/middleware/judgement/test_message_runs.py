@@ -75,7 +75,7 @@ class Outcome:
     """What a relay made of one stream, judged with runs of messages or without them."""
 
     def __init__(self, config: Any, said: bytes, *, runs: bool, pieces: int = 1 << 14) -> None:
-        self.guard = Guard.open(config)
+        self.guard = inline_guard(config)
         self.verdicts, self.counts = Verdicts(takes_runs=runs), PrometheusSink(self.guard.models)
         self.guard.sinks += [self.verdicts, self.counts]
         self.written = asyncio.run(self._relay(config, said, pieces))
