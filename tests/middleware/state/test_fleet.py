@@ -36,7 +36,6 @@ from tocsin.judgement.guard import Guard
 from tocsin.sinks.evidence import Evidence
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.sinks.tally import POOLED
-from tocsin.state.opening import State
 from tocsin.state.redis_connection import RedisConnection, ScriptCall
 from tocsin.state.redis_counts import SharedCounts
 from tocsin.state.store import Exchange
@@ -311,37 +310,6 @@ def test_what_a_replica_counts_until_it_ends_is_the_others_too(server: RedisServ
         evidence = of_sink._series["digits"].judged.evidence  # type: ignore[union-attr]
         assert sum(evidence.counts()) == 8 * 3  # two severities, and drift
         assert sum(evidence.counts_by_cause()["causes"]) == 8 * 2  # two detectors
-
-
-def test_a_replica_that_ends_after_a_lost_answer_shares_what_it_counted_since(server: RedisServer) -> None:
-    redis.Redis.from_url(server.url).flushall()
-    config = StateConfig(redis=server.url, timeout="5s", prefix="last")
-    state, other = State(config), SharedCounts(RedisConnection(config), config.prefix)
-    counts, exchanged = [1], list[bool]()
-
-    def exchange(shared: Exchange, *, last: bool = False) -> None:
-        shared({"name": counts})
-        exchanged.append(last)
-
-    server.pause()
-    state.share(exchange)
-    ends = time.monotonic() + 60
-    while not exchanged:  # its answer is lost
-        assert time.monotonic() < ends
-        time.sleep(0.01)
-    server.go_on()
-    counts[0] = 3
-    while not is_up(state):
-        assert time.monotonic() < ends
-        time.sleep(0.01)
-    assert exchanged == [False]  # the next would have come seconds later
-    state.close()
-    assert other.exchange({"name": [0]}) == {"name": [3]}
-
-
-def is_up(state: State) -> bool:
-    (up,) = [family for family in state.collect() if family.name == "tocsin_state_up"]
-    return bool(up.samples[0].value)
 
 
 def test_workers_are_one_replica(server: RedisServer, bundle: Path, tmp_path: Path) -> None:
