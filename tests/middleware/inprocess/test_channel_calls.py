@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from benchmarks.harness.model_server import Model, model_server
-from benchmarks.harness.parts import INFER, STREAM_INFER, far_away, inference, safe_traffic, settings
+from benchmarks.harness.parts import INFER, STREAM_INFER, far_away, inference, inline_guard, safe_traffic, settings
 
 import tocsin
 from tocsin.protocols import oip
@@ -26,7 +26,7 @@ ANSWERS = {
 
 @pytest.fixture
 def guard(bundle: Path) -> tocsin.Guard:
-    return tocsin.Guard.open(settings(1, bundle))
+    return inline_guard(settings(1, bundle))
 
 
 @pytest.fixture(scope="module")
