@@ -123,6 +123,7 @@ class _OneResponse(_GuardedCall):
             if self._outcome is None and self._message is _NOT_YET:  # nobody else has begun with it meanwhile
                 if self._passes(*response):
                     return self._message
+                self._batcher.expected += 1  # until it is there to be judged with others of this turn
                 self._outcome = asyncio.ensure_future(self._settled(*response))
         return self._message if self._outcome is None else await asyncio.shield(self._outcome)
 
@@ -139,9 +140,11 @@ class _OneResponse(_GuardedCall):
     def _passes(self, message: Any, content: bytes | None) -> bool:
         """Have a message that goes on in any case judged at once, where nothing has to be waited for: whether so."""
         holding = self._holding
+        call = holding.call
         if holding.holds or content is None or self._guarded.guard.config.accept_verdicts or holding.wants_metadata:
             return False
-        call = holding.call
+        if call.streams:  # the program takes a stream for one message: what is judged then is a piece
+            return False
         call.on_response_message(content)
         if not self._batcher.judge_alone(call):
             call.response = None  # for it is reported again, to be judged with others
@@ -159,9 +162,12 @@ class _OneResponse(_GuardedCall):
 
     async def _settled(self, message: Any, content: bytes | None) -> Any:
         """A response that has come, or what takes its place. Raises what the caller gets where that is an error."""
-        if self._guarded.guard.config.accept_verdicts:
-            self._holding.accept(await self._inner.trailing_metadata())
-        await self._note_metadata()
+        try:
+            if self._guarded.guard.config.accept_verdicts:
+                self._holding.accept(await self._inner.trailing_metadata())
+            await self._note_metadata()
+        finally:
+            self._batcher.expected -= 1
         settled = await self._perform(self._holding.take(message, content))
         if settled.instead is None:
             return message

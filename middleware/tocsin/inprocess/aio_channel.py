@@ -107,6 +107,7 @@ class GuardedAioChannel(GuardedCalls, grpc.aio.Channel):  # type: ignore[misc]
         "stream_unary": StreamUnary,
         "stream_stream": StreamStream,
     }
+    none_fails = False
 
     async def close(self, grace: float | None = None) -> None:
         await self._channel.close(grace)

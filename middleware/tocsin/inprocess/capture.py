@@ -71,12 +71,14 @@ class Capture:
 
 class Paired:
     """Codecs that all calls of a method share where nothing stands between Tocsin and grpcio: a request is given with
-    its call, as a pair, and a response comes with its bytes. What a program's codec raises, grpcio sees as ever.
+    its call, as a pair, and a response comes with its bytes. What a program's codec raises, grpcio sees as ever, and
+    where None instead of a message fails a call (`none_fails`), it sees None too.
     """
 
-    def __init__(self, serializer: Codec, deserializer: Codec) -> None:
+    def __init__(self, serializer: Codec, deserializer: Codec, *, none_fails: bool) -> None:
         self._serializer = serializer
         self._deserializer = deserializer
+        self._none_fails = none_fails
 
     def serialize(self, sent: tuple[Any, Call]) -> bytes:
         """The bytes of a request, of which its call takes note."""
@@ -85,9 +87,10 @@ class Paired:
         call.on_request_message(content)
         return content
 
-    def deserialize(self, content: bytes) -> tuple[Any, bytes]:
+    def deserialize(self, content: bytes) -> tuple[Any, bytes] | None:
         """The message of bytes that were received, and these."""
-        return (content if self._deserializer is None else self._deserializer(content)), content
+        message = content if self._deserializer is None else self._deserializer(content)
+        return None if message is None and self._none_fails else (message, content)
 
 
 def of_pair(pair: tuple[Any, bytes] | None) -> tuple[Any, bytes | None]:

@@ -24,22 +24,25 @@ def require_grpc(guard: Guard, position: str) -> None:
 class WrappedMethod:
     """A guarded method of a wrapped channel. Each call gets its own callable, whose codecs know the call.
 
-    Making one takes longer than all else that is done about a call. Where nobody `between` sees what is given to it,
-    calls of one request and one response have one callable together, which takes and gives pairs (`Paired`).
+    Making one takes longer than all else that is done about a call. Where nobody sees what is given to it, calls of one
+    request and one response have one callable together, which takes and gives pairs (`paired`).
     """
 
     def __init__(
-        self, make: Any, guard: Guard, method: str, serializer: Codec, deserializer: Codec, *, between: bool = True
+        self,
+        make: Any,
+        guard: Guard,
+        method: str,
+        serializer: Codec,
+        deserializer: Codec,
+        paired: Paired | None = None,
     ) -> None:
         self._make = make
         self._serializer = serializer
         self._deserializer = deserializer
         self.guard = guard
         self.method = method
-        self._shared: Any = None
-        if not between:
-            paired = Paired(serializer, deserializer)
-            self._shared = make(method, paired.serialize, paired.deserialize)
+        self._shared = None if paired is None else make(method, paired.serialize, paired.deserialize)
 
     def begin(self, call: Call, request: Any) -> tuple[Any, Any, Received]:
         """A callable of the wrapped channel for one call, what to give it, and how to take what it gives."""
@@ -81,6 +84,7 @@ class GuardedCalls:
     """The four kinds of call on a wrapped channel. Guarded methods become guarded callables."""
 
     guarded: ClassVar[dict[str, Any]]  # by kind, made of a WrappedMethod
+    none_fails: ClassVar[bool]  # whether grpcio takes None from a deserializer for a failure
 
     def __init__(self, channel: Any, guard: Guard) -> None:
         self._channel = channel
@@ -109,13 +113,18 @@ class GuardedCalls:
         make = getattr(self._channel, kind)
         if method not in self._guard.methods:
             return make(method, request_serializer, response_deserializer)
-        between = kind != "unary_unary" or not _is_bare(self._channel)
-        codecs = request_serializer, response_deserializer
-        return self.guarded[kind](WrappedMethod(make, self._guard, method, *codecs, between=between))
+        codecs, paired = (request_serializer, response_deserializer), None
+        if kind == "unary_unary" and _is_bare(self._channel):
+            paired = Paired(*codecs, none_fails=self.none_fails)
+        return self.guarded[kind](WrappedMethod(make, self._guard, method, *codecs, paired))
 
 
 def _is_bare(channel: Any) -> bool:
-    """Whether calls of one request and one response go to grpcio at once: its own channel, without interceptors."""
+    """Whether calls of one request and one response go to grpcio at once: its own channel, without interceptors, and
+    with nothing put in the place of its method.
+    """
+    if "unary_unary" in vars(channel):
+        return False
     module = type(channel).__module__
     if module == "grpc._channel":
         return True

@@ -55,14 +55,15 @@ class Holding:
         """The only message of a response that is not held has come, with its bytes where they are known: judge it here,
         as a gate would, which it takes none for.
         """
-        call, guard = self.call, self._guard
-        if call.on_response_message(content, None if content is not None else _no_bytes(message)) is None:
+        guard = self._guard
+        piece = self.call.on_response_message(content, None if content is not None else _no_bytes(message))
+        if piece is None:
             return
-        if call.verdict is None:  # else it was made behind
-            guard.judge([call])
+        if piece.verdict is None:  # else it was made behind
+            guard.judge([piece])
             if guard.shadows:
-                guard.shadow([call])
-            call.forget()
+                guard.shadow([piece])
+            piece.forget()
 
     @property
     def wants_metadata(self) -> bool:

@@ -135,6 +135,7 @@ class GuardedChannel(GuardedCalls, grpc.Channel):  # type: ignore[misc]
         "stream_unary": StreamUnary,
         "stream_stream": StreamStream,
     }
+    none_fails = True
 
     def subscribe(self, callback: Any, try_to_connect: bool = False) -> None:
         self._channel.subscribe(callback, try_to_connect)

@@ -82,8 +82,13 @@ class State:
             if next(looks) % EXCHANGE_INTERVAL == 0:
                 exchange(shared.exchange)
 
+        def last_look() -> None:
+            if shared.is_unanswered:  # what is sent again is as it was, without what was counted since
+                exchange(shared.exchange, last=True)
+            exchange(shared.exchange, last=True)
+
         self._look_also(look)
-        self._last_looks.append(lambda: exchange(shared.exchange, last=True))
+        self._last_looks.append(last_look)
 
     def pass_labels(self, judges: Callable[[], dict[str, Learn]]) -> RedisLabels | None:
         """Have labels that were left for these judges brought to them, and leave others for theirs; None where there is

@@ -41,6 +41,11 @@ class SharedCounts:
         self._connection, self._prefix = connection, prefix
         self._shared: dict[str, _Shared] = {}
 
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether the answer to some report has been lost, so that the same is sent once more."""
+        return any(entry.under_way is not None for entry in self._shared.values())
+
     def exchange(self, counts_by_name: Mapping[str, Sequence[int]]) -> dict[str, Counts]:
         """Report `seen`, this replica's own counts and those that it was given of others. Returns what others have
         counted since, where they have. Lists of another length under the same name are separate. Names that are no

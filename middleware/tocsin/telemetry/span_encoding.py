@@ -28,6 +28,9 @@ _SPANS = b"\x12"  # of ScopeSpans
 _KIND_AND_TIMES = Struct("<BBBQBQ")
 _FLAGS = Struct("<BBL")
 _BY_P = itemgetter(1)
+_LONG = (
+    256  # characters of a version, which a model server or a caller may choose, or of a text, that are not remembered
+)
 _LENGTHS = [encoded_varint(length) for length in range(2_048)]  # of most of what is written
 
 
@@ -52,13 +55,13 @@ class JudgedSpanEncoder:
 
 
 def _span(span: Any) -> bytes:
-    parent = span.parent_span
+    parent, labels = span.parent_span, span.labels
     return b"".join((
         b"\x0a\x10", span.trace.to_bytes(16, "big"), b"\x12\x08", span.span.to_bytes(8, "big"),
         b"\x22\x08" + parent.to_bytes(8, "big") if parent else b"",
         _name(span.name),
         _KIND_AND_TIMES.pack(0x30, 2, 0x39, span.start_time, 0x41, span.end_time),
-        _labels(span.labels),
+        _kept_labels(labels) if len(labels.version) < _LONG else _labels(labels),
         *_own_attributes(span),
         _END_OF_CHILD if parent else _END_OF_ROOT,
     ))  # fmt: skip
@@ -92,9 +95,11 @@ def _name(name: str) -> bytes:
     return _text_field(b"\x2a", name)
 
 
-@lru_cache(maxsize=1024)
 def _labels(labels: Labels) -> bytes:
     return b"".join([_text_attribute(key, text) for key, text in labels.attributes.items()])
+
+
+_kept_labels = lru_cache(maxsize=1024)(_labels)
 
 
 @lru_cache(maxsize=1024)
@@ -128,10 +133,16 @@ def _attribute(key: str, value: Any) -> bytes:
     return _with_length(b"\x4a", _text_field(b"\x0a", key) + _with_length(b"\x12", content))
 
 
-@lru_cache(maxsize=4096)
 def _text_attribute(key: str, value: str) -> bytes:
+    return _kept_text(key, value) if len(value) < _LONG else _written_text(key, value)
+
+
+def _written_text(key: str, value: str) -> bytes:
     text = _with_length(b"\x12", _text_field(b"\x0a", value))
     return _with_length(b"\x4a", _text_field(b"\x0a", key) + text)
+
+
+_kept_text = lru_cache(maxsize=4096)(_written_text)
 
 
 @lru_cache(maxsize=1024)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,8 @@ from typing import Any
 
 import grpc
 import pytest
-from benchmarks.harness.model_server import model_server
-from benchmarks.harness.parts import INFER, far_away, inference, inline_guard, safe_traffic, settings
+from benchmarks.harness.model_server import Model, model_server
+from benchmarks.harness.parts import INFER, STREAM_INFER, far_away, inference, inline_guard, safe_traffic, settings
 
 import tocsin
 from tocsin.protocols import oip
@@ -29,10 +30,15 @@ def guard(bundle: Path) -> tocsin.Guard:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+def served() -> Iterator[tuple[Model, str]]:
     with model_server() as (model, address):
         model.answers = ANSWERS
-        yield address
+        yield model, address
+
+
+@pytest.fixture
+def server(served: tuple[Model, str]) -> str:
+    return served[1]
 
 
 def batches(guard: tocsin.Guard) -> list[int]:
@@ -60,6 +66,37 @@ async def test_a_lone_aio_call_is_judged_at_once_and_those_that_come_together_ar
 
 async def awaited(call: Any) -> Any:
     return await call
+
+
+async def test_responses_of_one_turn_of_the_loop_are_one_batch_with_no_other_call_under_way(
+    guard: tocsin.Guard, served: tuple[Model, str]
+) -> None:
+    model, address = served
+    sizes, many = batches(guard), 16
+    async with tocsin.guard_channel(grpc.aio.insecure_channel(address), guard) as channel:
+        infer = channel.unary_unary(INFER)
+        await infer(b"safe 0")
+        before = model.request_counts[b"far"]
+        calls = [asyncio.ensure_future(awaited(infer(b"far"))) for _ in range(many)]
+        await asyncio.sleep(0)
+        while model.request_counts[b"far"] < before + many:  # the loop stands still, and gets all answers at once
+            await asyncio.sleep(0)
+            time.sleep(0.05)
+        time.sleep(0.2)
+        await asyncio.gather(*calls)
+    assert sum(sizes) == 1 + many and max(sizes) > many / 2
+
+
+async def test_a_stream_that_a_program_takes_for_one_message_is_judged_as_its_piece(
+    guard: tocsin.Guard, server: str
+) -> None:
+    with tocsin.guard_channel(grpc.insecure_channel(server), guard) as channel:
+        _, call = channel.unary_unary(STREAM_INFER).with_call(b"far")
+        assert tocsin.verdict(call).severity == "critical"
+    async with tocsin.guard_channel(grpc.aio.insecure_channel(server), guard) as aio_channel:
+        aio_call = aio_channel.unary_unary(STREAM_INFER)(b"far")
+        await aio_call
+        assert (await tocsin.verdict(aio_call)).severity == "critical"
 
 
 async def test_a_lone_aio_call_takes_no_turn_of_the_loop_for_its_judgement(guard: tocsin.Guard, server: str) -> None:
@@ -111,8 +148,16 @@ def outcomes(channel: grpc.Channel, *codecs: Any) -> list[Any]:
     return ended
 
 
-@pytest.mark.parametrize("codecs", [(broken, None), (None, broken)], ids=["serializer", "deserializer"])
-def test_what_a_programs_codecs_raise_is_seen_as_on_the_bare_channel(
+def nothing(message: Any) -> None:
+    return None
+
+
+@pytest.mark.parametrize(
+    "codecs",
+    [(broken, None), (None, broken), (nothing, None), (None, nothing)],
+    ids=["serializer raises", "deserializer raises", "serializer gives None", "deserializer gives None"],
+)
+def test_what_a_programs_codecs_fail_with_is_seen_as_on_the_bare_channel(
     codecs: Any, guard: tocsin.Guard, server: str
 ) -> None:
     sizes = batches(guard)
@@ -131,6 +176,27 @@ async def test_what_an_aio_programs_deserializer_raises_is_seen_as_on_the_bare_c
     ):
         answers = [await channel.unary_unary(INFER, None, broken)(b"far") for channel in (bare, guarded)]
         assert answers == [None, None]
+
+
+def test_who_has_put_something_in_the_place_of_a_channels_method_sees_the_programs_messages(
+    guard: tocsin.Guard, server: str
+) -> None:
+    with grpc.insecure_channel(server) as bare:
+        make, messages = bare.unary_unary, list[Any]()
+
+        def traced(*how: Any, **more: Any) -> Any:
+            callable_ = make(*how, **more)
+
+            def with_call(request: Any, *rest: Any, **others: Any) -> Any:
+                response, call = callable_.with_call(request, *rest, **others)
+                messages.extend((request, response))
+                return response, call
+
+            return SimpleNamespace(with_call=with_call)
+
+        bare.unary_unary = traced
+        assert tocsin.guard_channel(bare, guard).unary_unary(INFER)(b"far") == ANSWERS[b"far"]
+        assert messages == [b"far", ANSWERS[b"far"]]
 
 
 def test_calls_at_once_of_one_callable_keep_their_own_requests_and_verdicts(guard: tocsin.Guard, server: str) -> None:

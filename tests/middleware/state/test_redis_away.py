@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from tests.middleware.state.sessions import PATIENT, counted, judged, promise_of
 from tocsin.configuration.state import StateConfig
 from tocsin.errors import ConfigError
 from tocsin.state.opening import State
+from tocsin.state.redis_connection import RedisConnection
+from tocsin.state.redis_counts import SharedCounts
+from tocsin.state.store import Exchange
 from tocsin_calibration import Window
 
 
@@ -138,3 +142,34 @@ def test_what_cannot_work_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(ConfigError, match=r"pip install 'tocsin\[redis\]'"):
         State(StateConfig(redis="redis://127.0.0.1:1"))
+
+
+def test_a_replica_that_ends_after_a_lost_answer_shares_what_it_counted_since(server: RedisServer) -> None:
+    redis.Redis.from_url(server.url).flushall()
+    config = StateConfig(redis=server.url, timeout="5s", prefix="last")
+    state, other = State(config), SharedCounts(RedisConnection(config), config.prefix)
+    counts, exchanged = [1], list[bool]()
+
+    def exchange(shared: Exchange, *, last: bool = False) -> None:
+        shared({"name": counts})
+        exchanged.append(last)
+
+    server.pause()
+    state.share(exchange)
+    ends = time.monotonic() + 60
+    while not exchanged:  # its answer is lost
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+    server.go_on()
+    counts[0] = 3
+    while not is_up(state):
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+    assert exchanged == [False]  # the next would have come seconds later
+    state.close()
+    assert other.exchange({"name": [0]}) == {"name": [3]}
+
+
+def is_up(state: State) -> bool:
+    (up,) = [family for family in state.collect() if family.name == "tocsin_state_up"]
+    return bool(up.samples[0].value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -48,6 +49,22 @@ def spans(draw: st.DrawFn) -> JudgedSpan:
 @given(st.lists(spans(), max_size=6))
 def test_a_batch_is_what_the_sdk_writes(batch: list[JudgedSpan]) -> None:
     assert JudgedSpanEncoder(encode_spans)(batch) == encode_spans(batch)
+
+
+def test_versions_of_any_length_are_not_kept_in_memory() -> None:
+    def batch(start: int) -> list[ReadableSpan]:
+        versions = [f"{number} {'x' * 100_000}" for number in range(start, start + 20)]
+        calls = [Verdict("m", version, "sha256:1", [0.5], [None], ("d",), [0.5]) for version in versions]
+        return [JudgedSpan(RESOURCE, SCOPE, (1, 2, 0), (3, 4), "/a.B/C", {}, verdict, None) for verdict in calls]
+
+    encoder = JudgedSpanEncoder(encode_spans)
+    assert encoder(batch(0)) == encode_spans(batch(0))
+    tracemalloc.start()
+    try:
+        encoder(batch(20))
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @given(spans())
