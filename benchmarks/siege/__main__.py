@@ -35,9 +35,9 @@ Attack = Callable[[Ground], Iterator[None] | None]  # what comes before a `yield
 ATTACKS: dict[str, Attack] = {attack.__name__: attack for part in PARTS for attack in part.ATTACKS}
 OPTIONS = {name: options for part in PARTS for name, options in part.OPTIONS.items()}
 IN_ANNOTATE = (
-    "padded_data_unfinished", "held_answers_unread", "layouts", "session_names", "gzip_bombs", "early_header_blocks",
-    "giant_batch", "pings", "http_answers_unread", "http_pipelines", "http_endless_answers", "processor_unread",
-    "processor_endless_bodies",
+    "padded_data_unfinished", "held_answers_unread", "layouts", "session_names", "gzip_bombs", "endless_numbers",
+    "early_header_blocks", "giant_batch", "pings", "http_answers_unread", "http_pipelines", "http_endless_answers",
+    "processor_unread", "processor_endless_bodies",
 )  # fmt: skip
 
 

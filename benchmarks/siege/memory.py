@@ -166,13 +166,23 @@ def gzip_bombs(ground: Ground) -> None:
     """Answers of 250 KB that unpack to 256 MB, in one member and in many."""
     member = gzip.compress(bytes(256 << 20), 9)
     many = gzip.compress(bytes(1 << 20), 9) * 256
-    head = block((":status", "200"), ("content-type", GRPC), ("grpc-encoding", "gzip"))
+    packed = [b"\1" + len(content).to_bytes(4, "big") + content for content in (member, many)]
+    answered(ground, packed, ("grpc-encoding", "gzip"))
+
+
+def endless_numbers(ground: Ground) -> None:
+    """Answers of 3 MB that are one number, which does not end, as it is and inside of a field."""
+    number = b"\xff" * 3_000_000
+    answered(ground, [message(number), message(b"\x0a" + number)])
+
+
+def answered(ground: Ground, answers: list[bytes], *fields: tuple[str, str]) -> None:
+    """A model server answers four guarded calls with these in turn, as gRPC messages with their prefixes."""
+    head = block((":status", "200"), ("content-type", GRPC), *fields)
 
     def answer(peer: RawPeer, stream: int) -> None:
-        packed = (member, many)[stream // 2 % 2]
-        body = b"\1" + len(packed).to_bytes(4, "big") + packed
         peer.send(frame(Kind.HEADERS, END_HEADERS, stream, head))
-        peer.send(*(frame(Kind.DATA, 0, stream, part) for part in cut(body)))
+        peer.send(*(frame(Kind.DATA, 0, stream, part) for part in cut(answers[stream // 2 % len(answers)])))
         peer.send(frame(Kind.HEADERS, END_HEADERS | END_STREAM, stream, block(("grpc-status", "0"))))
 
     ground.evil.script = answer
@@ -183,7 +193,7 @@ def gzip_bombs(ground: Ground) -> None:
         peer.send(call(stream, INFER, OK))
     peer.until(lambda: peer.closed or all(peer.has_ended(stream) for stream in (1, 3, 5, 7)), LONGEST)
     if ground.mode == "enforce" and peer.data():
-        ground.leaks.append("an answer that unpacks to 256 MB went out unjudged")
+        ground.leaks.append("an answer that nobody can read went out unjudged")
 
 
 def upstream_floods(ground: Ground) -> None:
@@ -207,7 +217,8 @@ def upstream_floods(ground: Ground) -> None:
 
 ATTACKS = [
     windows_ignored, padded_data_unfinished, huge_data, slow_readers, held_answers_unread, refusals_unread,
-    pings_unread, layouts, session_names, endless_header_blocks, gzip_bombs, upstream_floods,
+    pings_unread, layouts, session_names, endless_header_blocks, gzip_bombs, endless_numbers,
+    upstream_floods,
 ]  # fmt: skip
 OPTIONS: dict[str, dict[str, object]] = {
     "layouts": {"signals": {"embedding": "request.inputs.image"}},

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from benchmarks.dataplane.hops import free_port
 from benchmarks.harness.envoy import bootstrap, started
+from benchmarks.harness.parts import free_port
 from tocsin.configuration.config import Config
 from tocsin.ext_proc.attach import attached
 from tocsin.judgement.guard import Guard

@@ -1,10 +1,14 @@
-"""`tocsin serve` that tells, for each line on its standard input, what memory it has in use."""
+"""`tocsin serve` that tells, for each line on its standard input, what memory it has in use, and on SIGUSR1 logs where
+each of its threads is.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import json
+import signal
 import sys
 import threading
 
@@ -32,5 +36,6 @@ def answer() -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)
     threading.Thread(target=answer, daemon=True).start()
     app()

@@ -19,9 +19,8 @@ import grpc
 import httpx
 import yaml
 
-from benchmarks.dataplane.hops import free_port
 from benchmarks.harness.chat import tokens_bundle
-from benchmarks.harness.parts import SIGNALS, quick_bundle
+from benchmarks.harness.parts import SIGNALS, free_port, quick_bundle
 from benchmarks.report import console
 from benchmarks.soak import http_calls
 from benchmarks.soak.calls import Wish, observed, wished
@@ -36,6 +35,7 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
            ("grpc.max_reconnect_backoff_ms", 500)]  # fmt: skip
 CALLERS = 3  # connections of each mode
 AT_ONCE = (1, 1, 2, 4, 8, 16)  # calls on one of them
+LONG = 4.0  # seconds after which a relay that should end is asked what it is doing, again and again
 STARTS = 6.0  # seconds that a relay may take until it listens
 SETTLES = 3.0  # seconds after a fault in which calls may still fail
 EVERY = 6.0  # seconds between looks at memory
@@ -70,6 +70,7 @@ class Soak:
         self.misbehaved: Counter[str] = Counter()
         self.differences: list[str] = []
         self._rude: dict[str, tuple[float, str]] = {}  # by mode, when its caller last began to misbehave, and how
+        self.longest: Counter[str] = Counter()  # by mode, the seconds by which calls through a relay took longer, at most
         self.drained: list[float] = []  # seconds that relays took to end, when told to
         self.began = 0.0
         self._busy = 0  # callers
@@ -125,6 +126,7 @@ class Soak:
                 got = await asyncio.gather(*(observed(relayed, wish) for wish in wishes))
                 ended = time.monotonic()
                 excuse = self._excuse(began, ended)
+                self.longest[mode] = max(self.longest[mode], (ended - between) - (between - began))  # type: ignore[assignment]
                 self._busy -= 1
                 if not self._busy:
                     self._all_rest.set()
@@ -259,8 +261,12 @@ class Soak:
         relay, began = self.relays[mode], time.monotonic()
         self.faults.append((began - 0.5, math.inf, "relay restarted"))
         relay.signal(signal.SIGTERM)
+        asked = 0
         while relay.process.poll() is None:
             await asyncio.sleep(0.05)
+            if time.monotonic() - began > LONG * (asked + 1):
+                asked += 1
+                relay.signal(signal.SIGUSR1)  # it logs where it is
         self.drained.append(time.monotonic() - began)
         self.faults.pop()
         self.faults.append((began - 0.5, time.monotonic() + STARTS + SETTLES, "relay restarted"))

@@ -175,15 +175,18 @@ class Layouts:
 
 
 def varint(raw: bytes, at: int) -> tuple[int, int]:
-    """The number that begins at a position, and the position after it. Raises IndexError where it does not end."""
+    """The number that begins at a position, and the position after it. Raises IndexError where it does not end within
+    the ten bytes that a number of 64 bits takes: reading on would cost the square of what a peer sends.
+    """
     value = shift = 0
-    while True:
+    while shift <= 63:
         byte = raw[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
         shift += 7
+    raise IndexError("a number of more than ten bytes")
 
 
 def fields_with_length(raw: bytes, at: int, end: int, number: int, most: int = 0) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from tocsin.protocols import layouts
+from tocsin.protocols import layouts, oip
 from tocsin.protocols.field_reader import KnownMessage
 from tocsin.protocols.protocol import preset
 from tocsin.protocols.rows import Family
@@ -209,3 +209,16 @@ def test_groups_and_maps_are_left_to_the_parser() -> None:
     assert learnt.spans(lambda raw: [raw[1:5]]) == [[(1, 5)]]
     assert learnt.spans(lambda raw: [np.float32(2.0).tobytes()]) is None  # no float of the message
     assert learnt.spans(lambda raw: [(np.frombuffer(raw[1:5], "<f4") * 2).tobytes()]) is None
+
+
+@pytest.mark.parametrize("before", [b"", b"\x0a", b"\x08"], ids=["key", "length", "value"])
+def test_a_number_that_does_not_end_is_given_up_after_ten_bytes(before: bytes) -> None:
+    """Reading on costs the square of its size: minutes, for megabytes, in which a compiled relay does nothing else."""
+    endless = before + b"\xff" * 4_000_000
+    with pytest.raises(IndexError):
+        layouts.fields_with_length(endless, 0, len(endless), 6)
+    with pytest.raises(Unscored, match="no ModelInfer"):
+        oip.read_response(endless)
+    assert layouts.varint(b"\xff" * 9 + b"\x01", 0) == ((1 << 64) - 1, 10)
+    with pytest.raises(IndexError):
+        layouts.varint(b"\x80" * 10 + b"\x01", 0)
