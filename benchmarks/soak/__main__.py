@@ -67,13 +67,13 @@ def results(soak: Soak) -> dict[str, Any]:
             "free_mb_an_hour": relay.free_slope(),
             "samples": [sample._replace(at=sample.at - soak.began)._asdict() for sample in relay.samples],
         }
-    faults = Counter(fault for _, _, fault in soak.faults)
     return {
         "modes": modes,
-        "faults": faults,
+        "faults": soak.faults.counts,
         "excused": dict(soak.excused),
         "misbehaved": dict(soak.misbehaved),
         "drained_seconds": soak.drained,
+        "longer_seconds": soak.longest,
         "told": soak.differences,
     }
 
@@ -91,8 +91,7 @@ def tell(soak: Soak) -> None:
             grows(relay.used_slope()), grows(relay.free_slope()), f"{min(held)} to {max(held)}",
         )  # fmt: skip
     console.print(table)
-    faults = Counter(fault for _, _, fault in soak.faults)
-    console.print(f"faults: {dict(faults)}; calls that failed in them: {dict(soak.excused)}")
+    console.print(f"faults: {dict(soak.faults.counts)}; calls that failed in them: {dict(soak.excused)}")
     console.print(f"callers that misbehaved: {dict(soak.misbehaved)}")
 
 
@@ -109,6 +108,7 @@ def checks(soak: Soak) -> list[Check]:
     outcomes = [
         at_most("responses altered", sum(soak.altered.values()), 0),
         at_most("calls lost beyond the faults", sum(soak.lost.values()), 0),
+        at_most("longest that a call took longer than without a relay, s", max(soak.longest.values()), DRAIN),
         at_most("longest end of a relay that was told to, s", max(soak.drained, default=0.0), DRAIN + ENDS),
     ]
     for mode, relay in soak.relays.items():

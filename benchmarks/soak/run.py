@@ -6,12 +6,12 @@ Now and then all callers pause, so that what relays hold is looked at while no c
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import signal
+import socket
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from benchmarks.harness.parts import SIGNALS, free_port, quick_bundle
 from benchmarks.report import console
 from benchmarks.soak import http_calls
 from benchmarks.soak.calls import Wish, observed, wished
+from benchmarks.soak.faults import Faults
 from benchmarks.soak.gateway import gateway
 from benchmarks.soak.misbehaving import WAYS, misbehave
 from benchmarks.soak.process import Part, RelayPart
@@ -37,7 +38,7 @@ CALLERS = 3  # connections of each mode
 AT_ONCE = (1, 1, 2, 4, 8, 16)  # calls on one of them
 LONG = 4.0  # seconds after which a relay that should end is asked what it is doing, again and again
 STARTS = 6.0  # seconds that a relay may take until it listens
-SETTLES = 3.0  # seconds after a fault in which calls may still fail
+MOST_DOWN = 60.0  # seconds that a model server may take
 EVERY = 6.0  # seconds between looks at memory
 BEFORE_THE_END = 3.0  # seconds in which nobody misbehaves any more
 RESTS = 0.3  # seconds after the last call until it is looked at
@@ -62,7 +63,7 @@ class Soak:
             self._targets[mode] = f"127.0.0.1:{free_port()}"
             self._configure(mode)
             self.relays[mode] = RelayPart(mode, folder / f"{mode}.yaml", folder)
-        self.faults: list[tuple[float, float, str]] = []  # from when, until when, what
+        self.faults = Faults()
         self.calls: Counter[str] = Counter()
         self.altered: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
@@ -70,7 +71,7 @@ class Soak:
         self.misbehaved: Counter[str] = Counter()
         self.differences: list[str] = []
         self._rude: dict[str, tuple[float, str]] = {}  # by mode, when its caller last began to misbehave, and how
-        self.longest: Counter[str] = Counter()  # by mode, the seconds by which calls through a relay took longer, at most
+        self.longest: dict[str, float] = {}  # by mode, how many seconds longer a call through a relay took, at most
         self.drained: list[float] = []  # seconds that relays took to end, when told to
         self.began = 0.0
         self._busy = 0  # callers
@@ -125,8 +126,8 @@ class Soak:
                 between = time.monotonic()
                 got = await asyncio.gather(*(observed(relayed, wish) for wish in wishes))
                 ended = time.monotonic()
-                excuse = self._excuse(began, ended)
-                self.longest[mode] = max(self.longest[mode], (ended - between) - (between - began))  # type: ignore[assignment]
+                excuse = self.faults.excuse(began, ended)
+                self._took_longer(mode, ended - 2 * between + began)
                 self._busy -= 1
                 if not self._busy:
                     self._all_rest.set()
@@ -157,9 +158,10 @@ class Soak:
                     self.misbehaved[how] += 1
                     await asyncio.to_thread(http_calls.misbehave, target, how, dice.uniform(0, 0.5))
                 wish, began = http_calls.wished(dice), time.monotonic()
-                expected = await http_calls.observed(direct, wish)
-                got = await http_calls.observed(relayed, wish)
-                excuse = self._excuse(began, time.monotonic())
+                expected, between = await http_calls.observed(direct, wish), time.monotonic()
+                got, ended = await http_calls.observed(relayed, wish), time.monotonic()
+                excuse = self.faults.excuse(began, ended)
+                self._took_longer(name, ended - 2 * between + began)
                 self._busy -= 1
                 if not self._busy:
                     self._all_rest.set()
@@ -175,8 +177,9 @@ class Soak:
                     self.differences.append(f"{name} {wish}: {str(expected)[:300]} -> {str(got)[:300]}")
                     console.print(self.differences[-1], style="red", markup=False)
 
-    def _excuse(self, began: float, ended: float) -> str:
-        return next((what for start, stop, what in self.faults if began < stop and ended > start), "")
+    def _took_longer(self, mode: str, seconds: float) -> None:
+        """No fault excuses a call that hangs."""
+        self.longest[mode] = max(self.longest.get(mode, 0.0), seconds)
 
     def _blame(
         self, mode: str, wish: Wish, expected: dict[str, Any], got: dict[str, Any], times: tuple[float, float, float]
@@ -230,18 +233,20 @@ class Soak:
                 faults = [fault for fault in faults if fault != self._restart_relay]
             await dice.choice(faults)(dice)
 
-    def _breaks(self, what: str, seconds: float) -> None:
-        self.faults.append((time.monotonic() - 0.5, time.monotonic() + seconds + SETTLES, what))
-
     async def _kill_server(self, dice: random.Random) -> None:
-        self._breaks("server killed", 4)
+        began = self.faults.begins("server killed")
         self._server.signal(signal.SIGKILL)
         self._server.process.wait()
         await asyncio.sleep(dice.uniform(0.1, 1))
         self._server.again()
+        while time.monotonic() < began + MOST_DOWN:
+            await asyncio.sleep(0.05)
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
+                break
+        self.faults.ends()
 
     async def _stop_server(self, dice: random.Random) -> None:
-        self._breaks("server stopped", 2)
+        self.faults.lasts("server stopped", 2)
         self._server.signal(signal.SIGSTOP)
         await asyncio.sleep(dice.uniform(0.2, 1.5))
         self._server.signal(signal.SIGCONT)
@@ -258,8 +263,7 @@ class Soak:
     async def _restart_relay(self, dice: random.Random) -> None:
         """Until it has ended it finishes what is under way and takes no new connection; then the next one starts."""
         mode = dice.choice(MODES)
-        relay, began = self.relays[mode], time.monotonic()
-        self.faults.append((began - 0.5, math.inf, "relay restarted"))
+        relay, began = self.relays[mode], self.faults.begins("relay restarted")
         relay.signal(signal.SIGTERM)
         asked = 0
         while relay.process.poll() is None:
@@ -268,9 +272,8 @@ class Soak:
                 asked += 1
                 relay.signal(signal.SIGUSR1)  # it logs where it is
         self.drained.append(time.monotonic() - began)
-        self.faults.pop()
-        self.faults.append((began - 0.5, time.monotonic() + STARTS + SETTLES, "relay restarted"))
         relay.again()
+        self.faults.ends(within=STARTS)
 
     async def _watch(self, ends: float) -> None:
         while time.monotonic() < ends - EVERY:
