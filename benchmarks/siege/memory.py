@@ -167,16 +167,16 @@ def gzip_bombs(ground: Ground) -> None:
     member = gzip.compress(bytes(256 << 20), 9)
     many = gzip.compress(bytes(1 << 20), 9) * 256
     packed = [b"\1" + len(content).to_bytes(4, "big") + content for content in (member, many)]
-    answered(ground, packed, ("grpc-encoding", "gzip"))
+    answer_with(ground, packed, ("grpc-encoding", "gzip"))
 
 
 def endless_numbers(ground: Ground) -> None:
     """Answers of 3 MB that are one number, which does not end, as it is and inside of a field."""
     number = b"\xff" * 3_000_000
-    answered(ground, [message(number), message(b"\x0a" + number)])
+    answer_with(ground, [message(number), message(b"\x0a" + number)])
 
 
-def answered(ground: Ground, answers: list[bytes], *fields: tuple[str, str]) -> None:
+def answer_with(ground: Ground, answers: list[bytes], *fields: tuple[str, str]) -> None:
     """A model server answers four guarded calls with these in turn, as gRPC messages with their prefixes."""
     head = block((":status", "200"), ("content-type", GRPC), *fields)
 

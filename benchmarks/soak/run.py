@@ -265,11 +265,11 @@ class Soak:
         mode = dice.choice(MODES)
         relay, began = self.relays[mode], self.faults.begins("relay restarted")
         relay.signal(signal.SIGTERM)
-        asked = 0
+        questions = 0
         while relay.process.poll() is None:
             await asyncio.sleep(0.05)
-            if time.monotonic() - began > LONG * (asked + 1):
-                asked += 1
+            if time.monotonic() - began > LONG * (questions + 1):
+                questions += 1
                 relay.signal(signal.SIGUSR1)  # it logs where it is
         self.drained.append(time.monotonic() - began)
         relay.again()
