@@ -127,7 +127,7 @@ class Soak:
                 got = await asyncio.gather(*(observed(relayed, wish) for wish in wishes))
                 ended = time.monotonic()
                 excuse = self.faults.excuse(began, ended)
-                self._took_longer(mode, ended - 2 * between + began)
+                self._compare_times(mode, direct=between - began, relayed=ended - between)
                 self._busy -= 1
                 if not self._busy:
                     self._all_rest.set()
@@ -161,7 +161,7 @@ class Soak:
                 expected, between = await http_calls.observed(direct, wish), time.monotonic()
                 got, ended = await http_calls.observed(relayed, wish), time.monotonic()
                 excuse = self.faults.excuse(began, ended)
-                self._took_longer(name, ended - 2 * between + began)
+                self._compare_times(name, direct=between - began, relayed=ended - between)
                 self._busy -= 1
                 if not self._busy:
                     self._all_rest.set()
@@ -177,9 +177,9 @@ class Soak:
                     self.differences.append(f"{name} {wish}: {str(expected)[:300]} -> {str(got)[:300]}")
                     console.print(self.differences[-1], style="red", markup=False)
 
-    def _took_longer(self, mode: str, seconds: float) -> None:
-        """No fault excuses a call that hangs."""
-        self.longest[mode] = max(self.longest.get(mode, 0.0), seconds)
+    def _compare_times(self, mode: str, *, direct: float, relayed: float) -> None:
+        """Note by how many seconds a call took longer; no fault excuses one that hangs."""
+        self.longest[mode] = max(self.longest.get(mode, 0.0), relayed - direct)
 
     def _blame(
         self, mode: str, wish: Wish, expected: dict[str, Any], got: dict[str, Any], times: tuple[float, float, float]

@@ -28,9 +28,8 @@ _SPANS = b"\x12"  # of ScopeSpans
 _KIND_AND_TIMES = Struct("<BBBQBQ")
 _FLAGS = Struct("<BBL")
 _BY_P = itemgetter(1)
-_LONG = (
-    256  # characters of a version, which a model server or a caller may choose, or of a text, that are not remembered
-)
+# Characters of a version, which a model server or a caller may choose, or of another text, that are not remembered.
+_LONG = 256
 _LENGTHS = [encoded_varint(length) for length in range(2_048)]  # of most of what is written
 
 
