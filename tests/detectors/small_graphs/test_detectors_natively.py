@@ -146,3 +146,11 @@ def test_threads_share_a_scorer(scorer: Scorer) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_machine_that_is_busy_for_a_moment_does_not_make_a_bundle_heavy(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([0.9, 0.8, 0.001, 0.7, 0.6])
+    monkeypatch.setattr(Scorer, "_timed", lambda self, signals: next(seconds))
+    assert scorer.warm() == 0.001
