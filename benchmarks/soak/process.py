@@ -15,7 +15,7 @@ import scipy.stats
 from numpy.typing import NDArray
 
 BLOCK = 128  # bytes of a block of Python's own heap, more than most take
-SWINGS = 6  # samples for which resident memory may stay above or below what it is in the long run
+SWINGS = 36.0  # seconds for which resident memory may stay above or below what it is in the long run
 
 
 class Part:
@@ -93,11 +93,16 @@ class RelayPart(Part):
 
     def resident_slope(self) -> tuple[float, float]:
         """The same of resident memory, whose samples are not independent: the heap is returned to the system in steps,
-        and keeps its size for a while. Medians of as many samples as that may last are fitted.
+        and keeps its size for a while. Medians over as long as that may last are fitted, however many samples a busy
+        machine took in that time.
         """
         several = np.array([(sample.at, sample.resident) for sample in self._warm()])
-        count = len(several) // SWINGS
-        return _slope(np.array([np.median(block, axis=0) for block in np.array_split(several, count)] if count else []))
+        if not len(several):
+            return _slope(several)
+        since = several[:, 0] - several[0, 0]
+        bounds = np.searchsorted(since, np.arange(SWINGS, since[-1], SWINGS))
+        blocks = np.split(several, bounds)[: int(since[-1] / SWINGS)]  # whole ones
+        return _slope(np.array([np.median(block, axis=0) for block in blocks if len(block)]))
 
     def free_slope(self) -> tuple[float, float]:
         """The same of what the C library keeps free: holes between what is in use, not yet returned to the system."""

@@ -39,7 +39,7 @@ AT_ONCE = (1, 1, 2, 4, 8, 16)  # calls on one of them
 LONG = 4.0  # seconds after which a relay that should end is asked what it is doing, again and again
 STARTS = 6.0  # seconds that a relay may take until it listens
 MOST_DOWN = 60.0  # seconds that a model server may take
-EVERY = 6.0  # seconds between looks at memory
+EVERY = 4.0  # seconds between looks at memory
 BEFORE_THE_END = 3.0  # seconds in which nobody misbehaves any more
 RESTS = 0.3  # seconds after the last call until it is looked at
 
