@@ -35,6 +35,7 @@ upstream: 127.0.0.1:{upstream}
 mode: annotate
 metrics: 127.0.0.1:{metrics}
 admin: null
+scoring_budget: 100ms  # the model server and its caller share this machine with the relay
 models:
   digits:
     bundle: digits.tocsin
