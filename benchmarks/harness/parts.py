@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,11 @@ def at_once() -> dict[str, str]:
 
 
 def inline_guard(config: Config, sinks: Sequence[Sink] = ()) -> Guard:
-    """A guard that judges within the event loop, also on a machine too busy to find a bundle light enough for that."""
+    """A guard that judges within the event loop, also on a machine too busy to find a bundle light enough for that, or
+    to come to it before a scoring budget is spent that nobody has set.
+    """
+    if "scoring_budget" not in config.model_fields_set:
+        config = config.model_copy(update={"scoring_budget": timedelta(seconds=60)})
     guard = Guard.open(config, sinks)
     guard.is_blocking = False
     return guard
