@@ -19,8 +19,8 @@ COMPILED_TESTS := $(filter-out $(NOT_COMPILED),$(wildcard tests/calibration/test
   $(addprefix state/test_,redis_away.py replicas.py state.py) \
   telemetry/test_telemetry.py workers/test_workers.py $(addprefix judgement/test_,gate.py levels_served.py \
   promises_served.py verdict.py) $(addprefix inprocess/test_,inprocess.py positions.py) \
-  $(addprefix protocols/test_,layouts.py oip.py own_protocols.py protocols.py token_streams.py) \
-  $(addprefix service/test_,limits.py logs.py operations.py tls.py under_fire.py) \
+  $(addprefix protocols/test_,choices.py layouts.py oip.py own_protocols.py protocols.py token_streams.py) \
+  $(addprefix service/test_,broken_peers.py limits.py logs.py operations.py tls.py under_fire.py) \
   $(addprefix sinks/test_,native_histograms.py observability.py))
 # Tests that need nothing but what `pip install .` installs.
 BASE_TESTS := $(addprefix tests/middleware/,protocols/test_map_paths.py service/test_outbound.py cli/test_verbs.py \
@@ -29,8 +29,8 @@ BASE_TESTS := $(addprefix tests/middleware/,protocols/test_map_paths.py service/
 FAST_TESTS := tests/calibration tests/detectors $(addprefix tests/middleware/,gateways http configuration \
   ext_proc/test_messages.py http_relay/test_smuggling.py $(addprefix relay/test_,frames.py messages.py \
   verdict_fields.py) $(addprefix judgement/test_,batching.py gate.py verdict.py) $(addprefix cli/test_,check_judge.py \
-  cli.py cli_promises.py config_check.py verbs.py) $(addprefix protocols/test_,layouts.py nothing_to_judge.py oip.py \
-  own_protocols.py protocols.py signals.py))
+  cli.py cli_promises.py cli_without_bundle.py config_check.py verbs.py) $(addprefix protocols/test_,layouts.py \
+  nothing_to_judge.py oip.py own_protocols.py protocols.py signals.py))
 # What `make test-lowest` tries. Other tests need programs whose Python packages want newer versions: Envoy's messages,
 # Triton's client, vLLM's protocol.
 LOWEST_EXTRAS := dashboards fetch fit http kafka otel record redis

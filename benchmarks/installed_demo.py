@@ -4,7 +4,8 @@ make dist && make demo-installed
 python -m benchmarks.installed_demo --json installed_demo.json
 
 The wheel comes from `dist/`, everything else from the index that pip is configured with. The environment and the folder
-are empty at first, and outside of the checkout.
+are empty at first, and outside of the checkout. It fails where the demo ran from elsewhere or altered a response. The
+number of alarms on safe digits is outside of its interval by chance once in a hundred times: it is reported alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.installed import interpreter
-from benchmarks.report import Check, arguments, at_most, console, finish
+from benchmarks.report import Check, arguments, at_most, console, finish, require
 
 PROGRAM = "import tocsin; print(tocsin.__file__)"
 
@@ -46,13 +47,16 @@ def main() -> None:
         figures = json.loads((work / "demo.json").read_text())
     safe = figures["safe"]
     least, most = safe["interval"]
-    within = least <= safe["alarms"] <= most
+    by_chance = Check(
+        "alarms on safe digits", float(safe["alarms"]), f"{least} to {most}", least <= safe["alarms"] <= most
+    )
     checks = [
         Check("imported from the environment", float(env in imported.parents), "1", env in imported.parents),
-        Check("alarms on safe digits", float(safe["alarms"]), f"{least} to {most}", within),
+        by_chance,
         at_most("responses altered", float(figures["altered_responses"]), 0),
     ]
     finish({"version": version, "demo": figures}, checks, options.json)
+    require([check for check in checks if check is not by_chance])
 
 
 def _typed(folder: Path, *command: str | Path) -> str:

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,9 @@ def finish(results: Any, checks: list[Check], target: Path | None) -> None:
         }
         target.write_text(json.dumps(written, indent=1) + "\n")
         console.print(f"wrote {target}")
+
+
+def require(checks: Sequence[Check]) -> None:
+    """Fail the command where one of these does not hold. Raises SystemExit with their names; call it after `finish`."""
+    if broken := [f"{check.name}: {check.value:g}, not {check.target}" for check in checks if not check.holds]:
+        raise SystemExit("\n".join(broken))

@@ -110,6 +110,7 @@ def _path_problems(config: Config, reported: str) -> list[str]:
 
 
 def _must_have_folder(setting: str, address: Address) -> None:
+    """The folder of a Unix socket is there. Raises ConfigError."""
     folder = Path(address.path).parent
     if address.path and not folder.is_dir():
         raise ConfigError(f"{setting}: there is no folder {folder} for the socket")

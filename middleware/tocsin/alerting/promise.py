@@ -107,8 +107,7 @@ def _quiet(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], options
         f"{options.subject}: far fewer {{{{ $labels.{SEVERITY_LABEL} }}}} alarms than calibration lets expect "
         '(evidence e^{{ $value | printf "%.1f" }} to 1)',
         "The promise is kept, but traffic has become easier or the model has changed, and alarms may now miss what "
-        "they were to catch: look, and calibrate anew. On traffic like the calibration traffic, any alert of this kind "
-        f"ever fires with probability at most {options.delta:g} a process.",
+        "they were to catch: look, and calibrate anew. " + _false_alert(options),
         "too-quiet",
         lasting="1h",
     )
@@ -123,10 +122,7 @@ def _drift(models: Sequence[WatchedModel], options: RuleOptions) -> Alert:
         f"max by ({options.labels('model')}) (max_over_time(tocsin_drift_log_evalue[5m])) > {limit:.4f}",
         options.subject + ': scores have drifted from calibration (evidence e^{{ $value | printf "%.1f" }} to 1)',
         "Scores are distributed otherwise than when the bundle was calibrated, upwards or downwards; alarms may still "
-        f"be within what was promised. {cause_template(options)}On traffic like the calibration traffic, any alert of "
-        "this kind "
-        "ever fires with "
-        f"probability at most {options.delta:g} a process.",
+        f"be within what was promised. {cause_template(options)}{_false_alert(options)}",
         "drift",
     )
 
@@ -141,10 +137,17 @@ def _inputs(models: Sequence[WatchedModel], options: RuleOptions) -> Alert:
         f"{peak} > {limit:.4f}",
         options.subject + ': inputs are other than at calibration (evidence e^{{ $value | printf "%.1f" }} to 1)',
         "What the model shows of its inputs is distributed otherwise than when the bundle was calibrated. While "
-        "TocsinDrift and TocsinPromiseBroken are silent, nothing says that alarms are other than promised. On traffic "
-        "like the calibration traffic, any alert of this kind ever fires with probability at most "
-        f"{options.delta:g} a process.",
+        "TocsinDrift and TocsinPromiseBroken are silent, nothing says that alarms are other than promised. "
+        + _false_alert(options),
         "inputs-changed",
+    )
+
+
+def _false_alert(options: RuleOptions) -> str:
+    """How probable an alert of this kind is by chance alone, as one sentence."""
+    return (
+        "On traffic like the calibration traffic, any alert of this kind ever fires with probability at most "
+        f"{options.delta:g} a process."
     )
 
 

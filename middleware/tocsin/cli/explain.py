@@ -16,7 +16,7 @@ from tocsin.cli.scored_recording import ScoredRecording
 from tocsin.cli.tables import print_table
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.offline.scoring import responses_of
-from tocsin.replay.explain import neighbours, objections
+from tocsin.replay.explain import contributions, neighbours
 from tocsin_calibration import Bundle
 
 
@@ -52,19 +52,19 @@ def explain(
     console.print(", ".join(lines))
     for words in (event.get("evidence") or {}).get("words", ()):
         console.print(f"by then, evidence: {words}", markup=False)
-    reasons = objections(promise, event)
+    parts = contributions(promise, event)
     rows = [
         (
-            reason.detector,
-            f"{reason.score:.4g}",
-            f"{reason.p:.3g}",
-            f"{reason.median:.4g}",
-            f"{reason.high:.4g}",
-            f"{reason.highest:.4g}",
-            f"{reason.threshold:.4g}",
-            reason.text,
+            part.detector,
+            f"{part.score:.4g}",
+            f"{part.p:.3g}",
+            f"{part.median:.4g}",
+            f"{part.high:.4g}",
+            f"{part.highest:.4g}",
+            f"{part.threshold:.4g}",
+            part.text,
         )
-        for reason in reasons
+        for part in parts
     ]
     console.print()
     columns = ("detector", "score", "p", "calibration median", "99%", "highest", f"{event['severity']} above", "")
@@ -80,17 +80,17 @@ def explain(
         ("response", "distance", *promise.detectors),
         [
             (
-                " ".join([f"{reason.row:,}", *(values[reason.row] for values in there.values())]),
-                f"{reason.distance:.3g}",
-                *(f"{score:.4g}" for score in reason.scores.values()),
+                " ".join([f"{neighbour.row:,}", *(values[neighbour.row] for values in there.values())]),
+                f"{neighbour.distance:.3g}",
+                *(f"{score:.4g}" for score in neighbour.scores.values()),
             )
-            for reason in near
+            for neighbour in near
         ],
     )
 
 
 def _print_evidence(console: Console, identifier: str, event: dict[str, Any]) -> None:
-    """An event of what evidence has found, in words."""
+    """Print an event of what evidence has found, in words."""
     broken = f"the promise of {' and '.join(event['broken'])} is broken" if event["broken"] else "the promise holds"
     drifted = ", scores have drifted" if event["drifted"] else ""
     inputs = ", inputs have changed" if event.get("inputs") else ""

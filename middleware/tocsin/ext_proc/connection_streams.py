@@ -112,6 +112,7 @@ class EnvoyStreams(FrameReader, ConnectionHost):
         stream.begin(fields, ended=bool(flags & END_STREAM))
 
     def _on_control(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        """A frame without DATA or header fields: keep windows, end streams, acknowledge. Raises FrameError."""
         if kind == WINDOW_UPDATE:
             if stream_id > self._last_stream:
                 raise FrameError(frames.PROTOCOL_ERROR, "WINDOW_UPDATE of no stream")

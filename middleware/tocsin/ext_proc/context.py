@@ -22,7 +22,10 @@ from tocsin.relay.method_paths import AllowedMethods, MethodPaths
 
 
 class ProcessorContext:
-    """The configured mode and limits, and counters. `added` receives the seconds that a response waited."""
+    """The configured mode and limits, and counters. `added` receives the seconds that a response waited.
+
+    `tocsin.ext_proc.health` makes metrics of the counters, and says there what each of them counts.
+    """
 
     def __init__(self, config: Config, guard: Guard, added: Callable[[float], None]) -> None:
         self.guard = guard

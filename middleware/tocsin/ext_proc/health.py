@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from tocsin.ext_proc.context import ProcessorContext
 from tocsin.ext_proc.hosts import ConnectionHost
 from tocsin.ext_proc.misfits import LINES
+from tocsin.relay.health import counter_families, gauge_families
 
 NOT_UNDERSTOOD = ("frame", "message", "not_grpc", "not_http2", "verdict")
 LIMITED = (
@@ -51,15 +51,8 @@ def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
     """These counters as Prometheus families; none where no processor is served."""
     if "ext_proc_connections" not in of:
         return
-    for name, description in _GAUGES.items():
-        gauge = GaugeMetricFamily(f"tocsin_{name}", description)
-        gauge.add_metric([], of.get(name, {}).get("", 0))
-        yield gauge
-    for name, (label, description) in _COUNTERS.items():
-        counter = CounterMetricFamily(f"tocsin_{name}", description, labels=[label] if label else [])
-        for value, number in of.get(name, {"": 0}).items():
-            counter.add_metric([value] if label else [], number)
-        yield counter
+    yield from gauge_families(of, _GAUGES, "tocsin_")
+    yield from counter_families(of, _COUNTERS, "tocsin_")
 
 
 COUNTED = tuple(_COUNTERS)  # what stays of a processor that has ended

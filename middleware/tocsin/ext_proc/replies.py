@@ -12,6 +12,7 @@ from tocsin.ext_proc.requests import (
     RESPONSE_HEADERS,
     RESPONSE_TRAILERS,
 )
+from tocsin.protocols.layouts import encoded_varint
 
 _IMMEDIATE, _DYNAMIC_METADATA = 7, 8
 _OVERWRITE_OR_ADD = b"\x18\x02"  # HeaderValueOption.append_action
@@ -69,13 +70,13 @@ def immediate(
     details: str = "",
 ) -> bytes:
     """A response made by Tocsin in place of the upstream's. With `grpc_status`, `body` is the status message."""
-    content = _field(b"\x0a", b"\x08" + _varint(status))
+    content = _field(b"\x0a", b"\x08" + encoded_varint(status))
     if mutation := header_mutation(setting):
         content += _field(b"\x12", mutation)
     if body:
         content += _field(b"\x1a", body)
     if grpc_status is not None:
-        content += _field(b"\x22", b"\x08" + _varint(grpc_status) if grpc_status else b"")
+        content += _field(b"\x22", b"\x08" + encoded_varint(grpc_status) if grpc_status else b"")
     if details:
         content += _field(b"\x2a", details.encode())
     return _field(bytes((_IMMEDIATE << 3 | 2,)), content)
@@ -114,14 +115,4 @@ def _entry(name: str, value: bytes) -> bytes:
 
 def _field(tag: bytes, content: bytes) -> bytes:
     """A field of bytes with its tag and length."""
-    size = len(content)
-    return tag + (bytes((size,)) if size < 0x80 else _varint(size)) + content
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return tag + encoded_varint(len(content)) + content

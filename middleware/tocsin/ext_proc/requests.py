@@ -178,6 +178,7 @@ def _read_attributes(attributes: dict[str, str], data: bytes, at: int, end: int)
 
 
 def _read_struct(attributes: dict[str, str], data: bytes, at: int, end: int) -> None:
+    """Add the strings and numbers of a google.protobuf.Struct to `attributes`, by their names. Raises MessageError."""
     while at < end:
         field, wire, at = _key(data, at, end)
         if field != 1 or wire != _BYTES:

@@ -254,6 +254,9 @@ class GuardedResponse(RelayedResponse):
         self._done(closes=writer.ends_by_close)
 
     def _send_reply(self, sent: Reply, verdict: Sequence[tuple[str, str]] = ()) -> None:
+        """Answer with this in place of the upstream's response, of which nothing was sent; `verdict` are more fields of
+        its head.
+        """
         self.is_begun = True
         self._head_waits = False
         self._host.write(written(sent, self._request, closes=self._host.closes_after(replaces=True), more=verdict))

@@ -206,9 +206,10 @@ class Batcher:
         self._large_bytes += size
         self._large.append((call, waiting))
         if not self._large_in_flight:
-            self._judge_large()
+            self._judge_next_large()
 
-    def _judge_large(self) -> None:
+    def _judge_next_large(self) -> None:
+        """Have the thread judge the large response that has waited longest; `_large_landed` follows."""
         call, waiting = self._large.popleft()
         if self._large_pool is None:
             self._large_pool = ThreadPoolExecutor(1, thread_name_prefix="tocsin-scorer-large")
@@ -218,10 +219,11 @@ class Batcher:
         done.add_done_callback(lambda _: self._large_landed(call, waiting, size))
 
     def _large_landed(self, call: Call, waiting: VerdictCallback, size: int) -> None:
+        """A large response of that size is judged: call back, and go on with the next."""
         self._large_in_flight = False
         self._large_bytes -= size
         if self._large:
-            self._judge_large()
+            self._judge_next_large()
         self._tell([call], [waiting], shadows=False)
 
     def _judge_alone(self, call: Call) -> None:
@@ -231,6 +233,7 @@ class Batcher:
             self._guard.shadow([call])
 
     def _landed(self, calls: list[Call], waiting: list[VerdictCallback]) -> None:
+        """The thread has judged a batch: call back, and go on with what has come meanwhile."""
         self._in_flight = False
         self._tell(calls, waiting)
         if self._calls:

@@ -96,23 +96,6 @@ class Call:
         """The response is complete; returns what was not judged yet."""
         return []
 
-    def answered_anew(self, request: bytes | None, responses: Sequence[bytes]) -> tuple[Call, list[Call]]:
-        """Returns the same call with another response to its request, and what is to be judged of that."""
-        if self.parent is not None:
-            return self.parent.answered_anew(request, responses)
-        another = Call(self.reads, self.keys, self.trace, self.wants_request)
-        self._describe(another, request)
-        another.response = responses[0]
-        return another, [another]
-
-    def _describe(self, another: Call, request: bytes | None) -> None:
-        """Copy to another call everything except the response."""
-        another.request = request
-        another.hint, another.origin = self.hint, self.origin
-        another.traceparent, another.began = self.traceparent, self.began
-        another.is_unmatched = self.is_unmatched
-        another.wants_initial, another.wants_trailing = self.wants_initial, self.wants_trailing
-
     def conclude(self, verdict: Verdict) -> None:
         """Callers see this verdict, because it was acted upon, whatever is judged of the response later."""
         self.verdict = verdict
@@ -150,6 +133,7 @@ class StreamedCall(Call):
     judged separately unless `together` is set; messages that answer different requests are always judged separately.
     With `in_turn`, each request has one response, in the order of the requests. `started_sequences` are those of which
     something was read, `pending` counts pieces without a verdict, and `is_closed` says that no more messages come.
+    `is_apart`: parallel sequences are judged separately.
     """
 
     def __init__(
@@ -171,8 +155,8 @@ class StreamedCall(Call):
         self.is_closed = False
         self.pending = 0
         self.strange = 0  # messages that could not be judged as part of a run
-        self._every = every
-        self._apart = reads.parallel and every != 1 and not together
+        self.every = every
+        self.is_apart = reads.parallel and every != 1 and not together
         self._requests: StreamRequests | None = None
         if wants_request and reads.requests_stream:
             self._requests = StreamRequests(reads, in_turn=in_turn)
@@ -215,7 +199,7 @@ class StreamedCall(Call):
         groups = self._groups
         if groups is None:
             return self._piece((place,), content, request, is_unmatched)
-        sequence = self.reads.sequence(content) if self._apart else 0
+        sequence = self.reads.sequence(content) if self.is_apart else 0
         group = groups.add(place, content, sequence, request, is_unmatched)
         self.kept_bytes = groups.kept_bytes
         return None if group is None else self._piece_of(group)
@@ -244,14 +228,6 @@ class StreamedCall(Call):
         groups = self._take_groups()
         self.forget_requests()
         return [self._piece_of(group) for group in groups]
-
-    def answered_anew(self, request: bytes | None, responses: Sequence[bytes]) -> tuple[Call, list[Call]]:
-        """Returns the same call with another stream in response, and its pieces."""
-        another = StreamedCall(self.reads, self.keys, self.trace, self.wants_request, self._every)
-        another._apart = self._apart
-        self._describe(another, request)
-        pieces = [piece for response in responses if (piece := another.on_response_message(response)) is not None]
-        return another, pieces + another.ended()
 
     def conclude(self, verdict: Verdict) -> None:
         """This verdict was acted upon."""

@@ -11,6 +11,7 @@ from collections.abc import Generator, Sequence
 import grpc
 
 from tocsin.judgement.actions import Ask, Judge, Outcome
+from tocsin.judgement.another_response import with_another_response
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.policy import WITHHOLDS, Replacement, failed_closed
@@ -105,7 +106,7 @@ def _judged(
     guard: Guard, call: Call, request: bytes | None, responses: Sequence[bytes]
 ) -> Generator[Judge, Outcome, Verdict | None]:
     """The verdict on another response to the same request; for a stream, the most severe of its pieces."""
-    another, pieces = call.answered_anew(request, responses)
+    another, pieces = with_another_response(call, request, responses)
     for piece in pieces:
         yield Judge(piece)
     guard.on_call_closed(another)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from tocsin.judgement.actions import NOTHING, Action, Actions, Ask, Judge, Outcome, Replace
+from tocsin.judgement.another_response import with_another_response
 from tocsin.judgement.call import Call, Fault
 from tocsin.judgement.enforcement import Enforcement, enforcement_steps
 from tocsin.judgement.guard import Guard
@@ -168,7 +169,7 @@ class Gate(OutgoingResponse):
         """Something came that is no part of a response to be judged: it goes out behind what is, as callers would see
         it without Tocsin, or nothing does.
         """
-        _, (unjudged, *_) = self.call.answered_anew(None, (b"",))
+        _, (unjudged, *_) = with_another_response(self.call, None, (b"",))
         unjudged.model = self.guard.model_of(self.call)
         self.guard.give_up(unjudged, "undecodable", what)
         if self.guard.fails_closed(unjudged):

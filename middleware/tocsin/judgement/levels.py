@@ -34,7 +34,9 @@ class AdaptiveLevels:
     def __init__(self, config: AdaptConfig, alphas: Mapping[str, float]) -> None:
         self.outcomes: Counter[Outcome] = Counter()
         self._lock = threading.Lock()
-        self._feedback = {name: Feedback(_adaptive(config, alpha), config.remembered) for name, alpha in alphas.items()}
+        self._feedback = {
+            name: Feedback(_adaptive_level(config, alpha), config.remembered) for name, alpha in alphas.items()
+        }
         self._others = [0] * (2 * len(alphas))
         self.kind = f"{config.method}/{config.step:g}"
 
@@ -114,7 +116,8 @@ def rows_of(identifier: str, rows: int) -> list[str]:
     return [identifier] if rows == 1 else [f"{identifier}/{row}" for row in range(rows)]
 
 
-def _adaptive(config: AdaptConfig, alpha: float) -> Adaptive:
+def _adaptive_level(config: AdaptConfig, alpha: float) -> Adaptive:
+    """One severity's level, `alpha` at first, which the configured method moves with each label."""
     if config.method == "aci":
         return ACI(alpha, config.step)
     return DtACI(alpha) if config.method == "dtaci" else ConformalPID(alpha, config.step)

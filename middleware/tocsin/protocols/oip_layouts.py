@@ -75,15 +75,16 @@ class LayoutCache:
 
     def __init__(self) -> None:
         self.layouts: dict[tuple[object, ...], TensorLayout] = {}
-        self.held = 0
+        self.description_bytes = 0
 
-    def learn(self, key: tuple[object, ...], size: int, side: str, tensors: Any, described: Any) -> TensorLayout:
-        """The layout of a new description of `size` bytes: `tensors` parsed, and `described` in bytes.
+    def learn(self, key: tuple[object, ...], size: int, side: str, tensors: Any, encoded_tensors: Any) -> TensorLayout:
+        """The layout of a description that is not remembered, from then on under `key`, unless its `size` in bytes is
+        too much. `side` is request or response; the same tensors come parsed and as they were encoded.
 
         Raises Unscored `undecodable` where tensors would be read differently by others.
         """
-        for described_tensor in described:
-            require_single(TensorSingle, described_tensor, f"a tensor of the {side}")
+        for encoded_tensor in encoded_tensors:
+            require_single(TensorSingle, encoded_tensor, f"a tensor of the {side}")
         by_name: dict[str, Tensor] = {}
         position = 0
         for tensor in tensors:
@@ -94,11 +95,11 @@ class LayoutCache:
             position += 0 if elsewhere else 1
         layout = TensorLayout(side, by_name, position, size <= MAX_DESCRIPTIONS)
         if layout.remembered:
-            if len(self.layouts) >= KEPT_LAYOUTS or self.held + size > MAX_MEMORY:
+            if len(self.layouts) >= KEPT_LAYOUTS or self.description_bytes + size > MAX_MEMORY:
                 self.layouts.clear()
-                self.held = 0
+                self.description_bytes = 0
             self.layouts[key] = layout
-            self.held += size
+            self.description_bytes += size
         return layout
 
 

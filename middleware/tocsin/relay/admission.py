@@ -144,7 +144,7 @@ class Admission:
         if head.encoding:
             opened.request_encoding = head.encoding
         if call is not None and context.buffers_headers:
-            opened.fields = _every(block) if fields is None else fields
+            opened.fields = _all_fields(block) if fields is None else fields
         if opened.fields or len(block) > SMALL_BLOCK:
             opened.keep_headers(len(block))
         if flags & END_STREAM:
@@ -196,7 +196,8 @@ class Admission:
         return b""
 
 
-def _every(block: bytes) -> list[tuple[str, str]]:
+def _all_fields(block: bytes) -> list[tuple[str, str]]:
+    """The fields of a block that depends on none before it, in order; none where it cannot be decoded."""
     try:
         return every_field(block)
     except HeaderError:

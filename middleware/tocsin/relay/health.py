@@ -75,16 +75,28 @@ def lasting_facts(of: Facts) -> Facts:
 
 def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
     """Facts as Prometheus families."""
-    for name, description in _GAUGES.items():
-        gauge = GaugeMetricFamily(f"tocsin_relay_{name}", description)
-        gauge.add_metric([], of.get(name, {}).get("", 0))
-        yield gauge
+    yield from gauge_families(of, _GAUGES, "tocsin_relay_")
     unready = GaugeMetricFamily("tocsin_relay_unready", _UNREADY, labels=["reason"])
     for reason, number in of.get("unready", {}).items():
         unready.add_metric([reason], number)
     yield unready
-    for name, (label, description) in _COUNTERS.items():
-        counter = CounterMetricFamily(f"tocsin_relay_{name}", description, labels=[label] if label else [])
+    yield from counter_families(of, _COUNTERS, "tocsin_relay_")
+
+
+def gauge_families(of: Mapping[str, Mapping[str, int]], gauges: Mapping[str, str], prefix: str) -> Iterable[Metric]:
+    """The facts named in `gauges` (name -> description), which have no label. `prefix` begins their metrics' names."""
+    for name, description in gauges.items():
+        gauge = GaugeMetricFamily(f"{prefix}{name}", description)
+        gauge.add_metric([], of.get(name, {}).get("", 0))
+        yield gauge
+
+
+def counter_families(
+    of: Mapping[str, Mapping[str, int]], counters: Mapping[str, tuple[str, str]], prefix: str
+) -> Iterable[Metric]:
+    """The facts named in `counters`: name -> label, "" where there is none, and description."""
+    for name, (label, description) in counters.items():
+        counter = CounterMetricFamily(f"{prefix}{name}", description, labels=[label] if label else [])
         for value, number in of.get(name, {"": 0}).items():
             counter.add_metric([value] if label else [], number)
         yield counter

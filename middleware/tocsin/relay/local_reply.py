@@ -52,4 +52,5 @@ def replacement_trailers(
 
 
 def _trailers(stream: int, fields: list[tuple[str, str]], *, headers_sent: bool) -> bytes:
+    """Frames that end a stream with these fields, behind the opening fields of a response where none was begun."""
     return frames.header_frames(stream, block(fields if headers_sent else [*_OPENING, *fields]), end_stream=True)

@@ -14,7 +14,7 @@ Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Objection:
+class Contribution:
     """One detector's part in an alarm: its score and p-value, the range of calibration scores, and the score that
     alarms by itself.
 
@@ -52,7 +52,7 @@ class Neighbour:
     distance: float
 
 
-def objections(promise: Promise, alarm: dict[str, Any]) -> list[Objection]:
+def contributions(promise: Promise, alarm: dict[str, Any]) -> list[Contribution]:
     """The part of each detector in an alarm's event data, the strongest first. Raises KeyError where the event lacks a
     detector's score.
     """
@@ -63,8 +63,8 @@ def objections(promise: Promise, alarm: dict[str, Any]) -> list[Objection]:
         median, high, highest = (float(value) for value in np.quantile(reference, [0.5, 0.99, 1.0]))
         beyond = (score - highest) / ((highest - median) or 1.0)
         p = float(alarm["detectors"][name])
-        result.append(Objection(name, score, p, median, high, highest, thresholds[name], beyond))
-    return sorted(result, key=lambda objection: (objection.p, -objection.beyond))
+        result.append(Contribution(name, score, p, median, high, highest, thresholds[name], beyond))
+    return sorted(result, key=lambda part: (part.p, -part.beyond))
 
 
 def neighbours(promise: Promise, alarm: dict[str, Any], safe: Scores, most: int = 5) -> list[Neighbour]:

@@ -190,7 +190,7 @@ def test_a_call_that_was_not_read_is_not_judged_by_what_follows(tmp_path: Path) 
 
 def test_layouts_are_remembered_up_to_a_size() -> None:
     """A caller that tells another description each time takes no more memory than is set aside for all."""
-    before = oip_layouts.layouts.held
+    before = oip_layouts.layouts.description_bytes
     for number in range(3):
         message = request(("x", CALM))
         message.inputs[0].parameters["note"].string_param = f"{number}" + "n" * oip_layouts.MAX_DESCRIPTIONS
@@ -198,12 +198,12 @@ def test_layouts_are_remembered_up_to_a_size() -> None:
         assert not read.layout.remembered and read.layout.tensor("x").shape == (1, 8)
         long = request((f"{number}" + "x" * oip_layouts.MAX_DESCRIPTIONS, CALM), typed=True).SerializeToString()
         assert not oip.read_request(long).layout.remembered
-    assert oip_layouts.layouts.held == before
+    assert oip_layouts.layouts.description_bytes == before
     for number in range(oip_layouts.MAX_MEMORY // 8_000 + 10):
         message = request(("x", CALM))
         message.inputs[0].parameters["note"].string_param = f"{number:08}" + "n" * 8_000
         assert oip.read_request(message.SerializeToString()).layout.remembered
-        assert oip_layouts.layouts.held <= oip_layouts.MAX_MEMORY
+        assert oip_layouts.layouts.description_bytes <= oip_layouts.MAX_MEMORY
 
 
 def test_shapes_without_end_are_no_shapes(tmp_path: Path) -> None:
