@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ METHOD = preset("oip")[INFER]
 Running = ServedGuard
 SIGNALS = {"probs": "response.outputs.probs", "embedding": "response.outputs.embedding"}
 # Options of a channel to a server that is about to start; gRPC itself tries again after a second, then ever later.
+PORTS = 500  # a block of them, for one process
 TRIES_AGAIN_SOON = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 250)]
 
 
@@ -76,23 +80,31 @@ def far_away(rows: int) -> Observations:
     return Observations({"probs": np.full((rows, 10), 0.1), "embedding": np.full((rows, 8), 30.0)})
 
 
-def _ports() -> Iterator[int]:
-    """Ports below those that outgoing connections are given (32768 and up), each process of tests its own."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    first, start = 12_000 + worker % 20 * 1_000, os.getpid() % 1_000
-    return itertools.cycle([first + (start + n) % 1_000 for n in range(1_000)])
-
-
-_next_ports = _ports()
-
-
 def free_port() -> int:
-    """A port that is free now, and that no outgoing connection and no other process of tests is given."""
-    for port in _next_ports:
+    """A port that is free now, and that no outgoing connection and no other process that asks here is given."""
+    for port in _next_ports():
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
     raise AssertionError("unreachable")
+
+
+@cache
+def _next_ports() -> Iterator[int]:
+    """Ports below those that outgoing connections are given (32768 and up), of a block that is this process's own: it
+    holds a lock until it ends.
+    """
+    for first in range(12_000, 32_000, PORTS):
+        with suppress(OSError):
+            claim = os.open(Path(tempfile.gettempdir()) / f"tocsin-ports-{first}", os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(claim)
+                raise
+            start = os.getpid() % PORTS  # not those that the last process has just left
+            return itertools.cycle([first + (start + n) % PORTS for n in range(PORTS)])
+    raise RuntimeError("every block of ports is taken: fewer processes of tests and benchmarks at once")
 
 
 def settings(upstream: int | str, bundle: Path | None, **more: Any) -> Config:
