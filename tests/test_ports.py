@@ -8,5 +8,5 @@ from benchmarks.harness.parts import PORTS, _next_ports
 
 
 def test_each_process_has_ports_of_its_own() -> None:
-    one, other = _next_ports.__wrapped__(), _next_ports.__wrapped__()
-    assert set(islice(one, PORTS)).isdisjoint(islice(other, PORTS))
+    first, second = _next_ports.__wrapped__(), _next_ports.__wrapped__()
+    assert set(islice(first, PORTS)).isdisjoint(islice(second, PORTS))
