@@ -44,6 +44,7 @@ class HttpConnection(SocketOwner):
         self.awaits_response = False  # a request is under way, whose response is not sent yet
         self.downstream = Side(CallerSocket(self))
         self.upstream = UpstreamLink(self, context.share)
+        self._passage = Passage(self.upstream.send, self._allow)
         self.is_tunnel = False  # the upstream has changed to another protocol
         self._requests = CallerReader(self, context)
         self.is_draining = False
@@ -94,7 +95,8 @@ class HttpConnection(SocketOwner):
             self.idle_since = self.relay.now()
         requests.add(data)
         requests.go_on()
-        self.pace()
+        if requests.is_behind:  # else it kept pace when it had read all
+            self.pace()
 
     def open_request(self, head: Http1Request) -> None:
         relay, context = self.relay, self.context
@@ -102,9 +104,8 @@ class HttpConnection(SocketOwner):
         relay.calls[exchange is not None] += 1
         body = body_of(head.length, relay.longest_headers)
         upgrades = exchange is None and not relay.fails_closed and "h2c" not in head.upgrade.lower()
-        passage = Passage(self.upstream.send, self._allow)
         limit = relay.max_message
-        request = RelayedRequest(head, body, exchange, passage, self.memory, limit=limit, upgrades=upgrades)
+        request = RelayedRequest(head, body, exchange, self._passage, self.memory, limit=limit, upgrades=upgrades)
         self.request = request
         self.awaits_response = True
         if exchange is None and not context.passes_unguarded(head):
