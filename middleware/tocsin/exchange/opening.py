@@ -31,10 +31,15 @@ class Exchanges:
         match = self._current().match(verb, path)
         if match is None:
             return None
-        fields = list(headers)
-        metadata = {**dict(fields), **joined_values(fields, self.guard.score_keys), **match.captured}
-        call = self.guard.call(match.route, metadata, hint, origin)
-        return None if call is None else Exchange(self.guard, call, metadata)
+        guard = self.guard
+        if guard.score_keys:
+            headers = list(headers)
+            metadata = {**dict(headers), **joined_values(headers, guard.score_keys), **match.captured}
+        else:
+            metadata = dict(headers)
+            metadata.update(match.captured)
+        call = guard.call(match.route, metadata, hint, origin)
+        return None if call is None else Exchange(guard, call, metadata)
 
     def _current(self) -> Routes:
         if self._methods is not self.guard.methods:  # reconfigured
