@@ -26,6 +26,9 @@ _TRAILERS = re.compile(_FIELD_LINES)
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") [^ ]+ (HTTP/[0-9.]+)")
 _ONCE = frozenset({"content-length", "transfer-encoding", "host", "expect", "content-type", "content-encoding"})
 _FRAMING = frozenset({*_ONCE, "connection", "upgrade", "te", "trailer", "keep-alive", "content-range"})
+MOST_KEPT, LONGEST_KEPT = 1_024, 64  # lines whose reading is kept, as most come again, and characters of such a one
+_SECRETS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "api-key", "x-api-key"})
+_readings: dict[str, tuple[str, str]] = {}
 _NO_NAMES: Collection[str] = frozenset()
 _NO_OPTIONS: frozenset[str] = frozenset()
 _USUAL_OPTIONS = {value: frozenset([value]) for value in ("keep-alive", "close")}
@@ -202,11 +205,23 @@ def lines_of(fields: Iterable[tuple[str, str]]) -> bytes:
 
 
 def _fields(lines: bytes) -> Fields:
+    readings = _readings
     fields = []
     for line in lines.decode("latin-1").split("\r\n")[:-1]:
-        name, _, value = line.partition(":")
-        fields.append((name.lower(), value.strip(" \t")))
+        field = readings.get(line)
+        fields.append(_field(line) if field is None else field)
     return fields
+
+
+def _field(line: str) -> tuple[str, str]:
+    """Read a line, and keep what it says where others may repeat it."""
+    name, _, value = line.partition(":")
+    field = name.lower(), value.strip(" \t")
+    if len(line) <= LONGEST_KEPT and field[0] not in _SECRETS:
+        if len(_readings) >= MOST_KEPT:
+            _readings.clear()
+        _readings[line] = field
+    return field
 
 
 def _length(value: str) -> int:
