@@ -138,7 +138,7 @@ class Guard:
         """Make the call object of one RPC by its plan. `hint` names the model where the call does not, `origin` the
         connection. Nothing is judged yet.
         """
-        call = plan.new_call(hint, origin, takes_runs=plan.streams and self._takes_runs and self.sinks.take_runs)
+        call = plan.new_call(hint, origin, takes_runs=plan.may_run and self._takes_runs and self.sinks.take_runs)
         if self.timed:
             call.began, call.traceparent = time.time_ns(), plan.traceparent
         return call
