@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tocsin.judgement.call import Fault
 from tocsin.verdict import METADATA_KEY
@@ -15,7 +15,9 @@ Headers = Iterable[tuple[str, str]]
 BODY_DEPENDENT_FIELDS = frozenset(
     {"content-length", "content-encoding", "etag", "content-md5", "digest", "content-digest", "repr-digest"}
 )
-EVENTS, LINES, DOCUMENT = "text/event-stream", "lines", "document"
+EVENTS: Final = "text/event-stream"
+LINES: Final = "lines"
+DOCUMENT: Final = "document"
 _LINES_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-lines"})
 
 

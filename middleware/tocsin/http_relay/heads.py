@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from typing import Final
 
 Fields = list[tuple[str, str]]
 
-CHUNKED, UNTIL_CLOSE = -1, -2  # in place of a body's length
+CHUNKED: Final = -1  # in place of a body's length
+UNTIL_CLOSE: Final = -2
 HEAD_END = b"\r\n\r\n"
 MOST_DIGITS = 18  # of a length
 
