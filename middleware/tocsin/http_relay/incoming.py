@@ -20,16 +20,16 @@ class CallerRequests:
         self.received = b""
         self._previous: Http1Request | None = None
         self._names: Collection[str] = ()  # by which that was read
+        self._longest = 0
 
     def head(self, names: Collection[str], longest: int) -> Http1Request | None:
         """The head of the next request, None until all of it is there. `names` are the fields that are read besides
         those of HTTP. Raises HeadError, with status 431 where it has more than `longest` bytes.
         """
-        received, previous = self.received, self._previous
+        received, previous = self.received, self._previous if self._longest == longest else None
         if previous is not None and names is self._names and received.startswith(previous.raw):
-            if len(previous.raw) <= longest:
-                self.received = received[len(previous.raw) :]
-                return previous
+            self.received = received[len(previous.raw) :]
+            return previous
         if received.startswith(b"\r\n"):  # old clients end a body so
             received = self.received = received[2:]
         end = received.find(HEAD_END)
@@ -45,7 +45,7 @@ class CallerRequests:
         if head.verb == "CONNECT":
             raise HeadError(400, "the target of a request must be a path")
         self.received = received[end + 4 :]
-        self._previous, self._names = (head, names) if end < LONGEST_KEPT_HEAD else (None, ())
+        self._previous, self._names, self._longest = (head if end < LONGEST_KEPT_HEAD else None), names, longest
         return head
 
 
