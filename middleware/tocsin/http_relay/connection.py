@@ -14,7 +14,7 @@ from tocsin.http_relay.again import SendingAgain
 from tocsin.http_relay.bodies import body_of
 from tocsin.http_relay.caller_reader import CallerReader
 from tocsin.http_relay.caller_socket import CallerSocket, SocketOwner
-from tocsin.http_relay.context import HttpContext
+from tocsin.http_relay.context import ExchangeOpener, HttpContext
 from tocsin.http_relay.heads import Http1Request
 from tocsin.http_relay.replies import CONTINUE, refusal, written
 from tocsin.http_relay.request import Passage, RelayedRequest
@@ -47,6 +47,7 @@ class HttpConnection(SocketOwner):
         self._passage = Passage(self.upstream.send, self._allow)
         self.is_tunnel = False  # the upstream has changed to another protocol
         self._requests = CallerReader(self, context)
+        self._opener = ExchangeOpener(context)
         self.is_draining = False
         self._half_closed = False  # the caller writes no more
         self._again = SendingAgain(port)
@@ -100,7 +101,7 @@ class HttpConnection(SocketOwner):
 
     def open_request(self, head: Http1Request) -> None:
         relay, context = self.relay, self.context
-        exchange = context.open(head, self.name, self.port.listener.model)
+        exchange = self._opener.open(head, self.name, self.port.listener.model)
         relay.calls[exchange is not None] += 1
         body = body_of(head.length, relay.longest_headers)
         upgrades = exchange is None and not relay.fails_closed and "h2c" not in head.upgrade.lower()
