@@ -96,7 +96,7 @@ class HttpConnection(SocketOwner):
             self.idle_since = self.relay.now()
         requests.add(data)
         requests.go_on()
-        if requests.is_behind:  # else it kept pace when it had read all
+        if requests.is_behind and len(requests.unread) > MOST_BEHIND:  # else it keeps pace when it has read all
             self.pace()
 
     def open_request(self, head: Http1Request) -> None:
