@@ -202,7 +202,10 @@ class JsonMethod:
         ]
         for path in self.signals.values():  # of the same names, so that they are accounted for
             if path.side == "response" and not path.choices and _last_name(path) in names["response"]:
-                self._signal(path, [])
+                if path.is_derived:
+                    self._signal(path, [])
+                else:
+                    self._response.account_for(path.path)
         return JsonReader(reads, self._request, self._response, names, RowPlans(list(signals), shapes))
 
     def needs_request(self, signals: Mapping[str, SignalPath]) -> bool:
