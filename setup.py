@@ -23,8 +23,8 @@ HOT = """
     middleware/tocsin/http2/{frames,header_literals,headers,receive_window,send_window,splitter,unfinished_block}.py
     middleware/tocsin/judgement/{actions,batch_scorer,batch_verdicts,batching,call,call_plan,call_reader,gate,guard,held_items}.py
     middleware/tocsin/judgement/{judge,key_finder,message_groups,message_run,model,outgoing,reporting,run_reading,scoring,signal_readers,signal_shapes}.py
-    middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_layouts,oip_method,rows}.py
-    middleware/tocsin/protocols/http/{document,following,framing,method,parallel,routes,tensors,values}.py
+    middleware/tocsin/protocols/{field_edit,field_method,field_reader,field_signals,field_values,layouts,oip,oip_layouts,oip_method,rows}.py
+    middleware/tocsin/protocols/http/{call_name,document,following,framing,method,parallel,reader,routes,tensors,values}.py
     middleware/tocsin/sinks/{histogram,series,tally}.py
     middleware/tocsin/state/memory.py
     middleware/tocsin/{memory,unscored,verdict,verdict_format}.py

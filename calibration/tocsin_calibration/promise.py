@@ -20,6 +20,7 @@ from tocsin_calibration.wording import sentence
 
 OTHERS = ""  # the group of responses in none that has a promise of its own
 FEW = 8  # up to here plain Python is quicker than numpy's calls
+FEW_SCORES = 16  # of all rows and detectors, likewise
 MANY = 1_024  # rows beyond which what is said of each detector stays in an array, which is leaner than lists
 
 
@@ -150,7 +151,8 @@ class Promise:
         `groups`: each row's group, where the promise has groups. `sessions`: the progress of each row's session, rows
         of one session in their order; without it, every row is a session of its own.
         """
-        if len(scores) <= FEW:
+        is_few = len(scores) <= FEW or scores.size <= FEW_SCORES
+        if is_few:
             pairs = [self._score.of(row) for row in scores.tolist()]
             joint: list[float] = [c for c, _ in pairs]
             by_detector: list[list[float]] | Float64 = [p for _, p in pairs]
@@ -162,7 +164,7 @@ class Promise:
         if groups is not None and self.groups:
             return self._judge_groups(joint, by_detector, groups)
         limits, quiet = self.limits, self.limits.min_threshold
-        pvalues = [limits.pvalue(c) for c in joint] if len(joint) <= FEW else limits.pvalues(columns).tolist()
+        pvalues = [limits.pvalue(c) for c in joint] if is_few else limits.pvalues(columns).tolist()
         return Judged(pvalues, by_detector, [limits.severity(c) if c > quiet else None for c in joint], joint)
 
     def _judge_groups(
@@ -200,8 +202,8 @@ class Promise:
             severities.append(severity)
             values.append(value)
         if not by_step:
-            few = len(values) <= FEW
-            pvalues = [limits.pvalue(c) for c in values] if few else limits.pvalues(np.array(values)).tolist()
+            is_few = len(values) <= FEW_SCORES
+            pvalues = [limits.pvalue(c) for c in values] if is_few else limits.pvalues(np.array(values)).tolist()
         return Judged(pvalues, by_detector, severities, values)
 
     def gravest(self, severities: Sequence[str | None]) -> str | None:

@@ -15,7 +15,8 @@ from tocsin_detectors.free_length import FreeLength
 from tocsin_detectors.observation import Float32, Observations
 from tocsin_detectors.onnx_runtime import onnxruntime
 from tocsin_detectors.sharing import open_session
-from tocsin_detectors.small_graphs.evaluator import Evaluator, evaluator
+from tocsin_detectors.small_graphs.by_width import LARGEST_GRAPH, EvaluatorsByWidth
+from tocsin_detectors.small_graphs.evaluator import MOST_ROWS, Evaluator, evaluator
 from tocsin_detectors.small_graphs.unsupported import Unsupported
 
 log = logging.getLogger("tocsin")
@@ -62,6 +63,7 @@ class Scorer:
             raise GraphError(f"the graph has {columns} scores but names {len(self.detectors)} detectors")
         self._outputs = [SCORES]
         self._native: Evaluator | None = None  # `warm` tries whether a small graph needs ONNX Runtime
+        self._by_width: EvaluatorsByWidth | None = None  # where signals are of free length
 
     def __call__(self, observations: Observations) -> Float32:
         """Scores of shape (n, number of detectors), float32, higher = worse. Checks names and widths first."""
@@ -88,10 +90,13 @@ class Scorer:
         Few are evaluated natively where that gives the same scores sooner.
         """
         rows = len(next(iter(signals.values()))) if signals else 0
-        if self._native is not None and rows <= self._native.most_rows:
-            evaluated = self._native.run(signals, rows)
-            if evaluated is not None:
-                return evaluated
+        if (native := self._native) is not None and rows <= MOST_ROWS:
+            if self._by_width is not None:
+                native = self._by_width.of(signals)
+            if native is not None and rows <= native.most_rows:
+                evaluated = native.run(signals, rows)
+                if evaluated is not None:
+                    return evaluated
         if rows > SLICE:
             parts = [
                 self._session.run(self._outputs, {name: v[at : at + SLICE] for name, v in signals.items()})[0]
@@ -150,13 +155,19 @@ class Scorer:
 
     def _evaluator(self) -> Evaluator | None:
         """Evaluates the graph natively, signals of free length at their shortest; None where ONNX Runtime has to."""
-        self._native = None
+        self._native = self._by_width = None
         shortest = {name: width or self.units[name] for name, width in self.signals.items()}
         try:
-            return evaluator(self.graph, shortest, len(self.detectors), self.masked, self.run_by_onnx_runtime)
+            native = self._evaluator_of(shortest)
         except (GraphError, Unsupported) as reason:
             log.debug("ONNX Runtime scores every row: %s", reason)
             return None
+        if self.units and len(self.graph) <= LARGEST_GRAPH:
+            self._by_width = EvaluatorsByWidth(self._evaluator_of, shortest, native)
+        return native
+
+    def _evaluator_of(self, widths: Mapping[str, int]) -> Evaluator:
+        return evaluator(self.graph, widths, len(self.detectors), self.masked, self.run_by_onnx_runtime)
 
     def cost(self, rows: int) -> float:
         """Seconds a response in batches of `rows`: the median of 30 runs on quarters, whose scores are finite as

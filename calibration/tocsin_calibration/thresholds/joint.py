@@ -164,8 +164,14 @@ class JointScore:
 
     def of(self, scores: list[float]) -> tuple[float, list[float]]:
         """The same for one response, to the bit."""
-        surprisals, pvalues = [], []
-        for (knots, start, value, slope, p_at_least), score in zip(self._lists, scores, strict=True):
+        if len(scores) != len(self._lists):
+            raise ValueError(f"{len(scores)} scores of {len(self._lists)} detectors")
+        surprisals: list[float] = []
+        pvalues: list[float] = []
+        at = 0  # counted here: compiled, that is quicker than to zip
+        for knots, start, value, slope, p_at_least in self._lists:
+            score = scores[at]
+            at += 1
             if score != score:  # a number that is none speaks for an alarm, as nothing could be said for calm
                 surprisals.append(inf)
                 pvalues.append(p_at_least[-1])

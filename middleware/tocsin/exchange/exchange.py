@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tocsin.exchange.treatment import DOCUMENT, EVENTS, LINES, Headers, ResponseTreatment, Segment, kind_of
+from tocsin.exchange.treatment import DOCUMENT, EVENTS, LINES, Headers, ResponseTreatment, Segment, read_content_type
 from tocsin.judgement.call import Call, Fault
 from tocsin.judgement.guard import Guard
 from tocsin.protocols.http.encodings import Decoding, decoding
@@ -116,18 +116,18 @@ class Exchange:
 
     def on_response_headers(self, status: int, headers: Headers) -> ResponseTreatment:
         """The response begins; its header fields are named in lower case. Only success (2xx) is judged."""
-        listed = list(headers)
-        fields = self._response_headers = dict(listed)
         if self.call.wants_initial:
-            self.call.initial_metadata = joined_values(listed, self.call.wants_initial)
+            headers = list(headers)
+            self.call.initial_metadata = joined_values(headers, self.call.wants_initial)
+        fields = self._response_headers = dict(headers)
         if not 200 <= status < 300:
             return ResponseTreatment(False)
-        content_type, _, parameters = fields.get("content-type", "application/json").lower().partition(";")
+        content_type = read_content_type(fields.get("content-type", "application/json"))
         is_binary = LENGTH_HEADER in fields and isinstance(self.method, InferRoute)
-        self.kind = DOCUMENT if is_binary else kind_of(content_type.strip())
-        fault = self._content_type_fault(content_type.strip(), parameters)
+        self.kind = DOCUMENT if is_binary else content_type.kind
+        fault = content_type.fault(self.kind, streams=self.method.streams)
         encoding = fields.get("content-encoding", "")
-        if fault is None:
+        if fault is None and encoding:
             try:
                 self._decoding = decoding(encoding)
             except Unscored as why:
@@ -137,7 +137,7 @@ class Exchange:
         self._framing = _Unread(fault) if fault is not None else self._new_framing()
         annotates = self.guard.config.mode == "annotate"  # by a verdict that goes before the end
         self._by_segments = self._holds or rewrites or (annotates and bool(self.method.stream.done))
-        self.is_coded = not rewrites and encoding.strip().lower() not in ("", "identity")
+        self.is_coded = bool(encoding) and not rewrites and encoding.strip().lower() not in ("", "identity")
         if self._decoding is not None and not rewrites:
             self._by_segments = False
         if annotates and self.kind == DOCUMENT and not self._by_segments:
@@ -199,16 +199,6 @@ class Exchange:
         if self.kind == EVENTS:
             return ServerSentEvents(self._limit)
         return JsonLinesFraming(self._limit) if self.kind == LINES else WholeDocument(self._limit)
-
-    def _content_type_fault(self, content_type: str, parameters: str) -> Fault | None:
-        if not self.kind:
-            return "content_type", f"the response is '{content_type}', which is no JSON and no stream of it"
-        if self.kind != DOCUMENT and not self.method.streams:
-            return "content_type", f"the response is a stream ({content_type}), and the route has no `streams: true`"
-        charset = parameters.partition("charset=")[2].partition(";")[0].strip().strip('"')
-        if charset not in ("", "utf-8", "utf8", "us-ascii"):
-            return "content_type", f"the response is written in {charset}, and JSON in UTF-8"
-        return None
 
     def _keep(self, held_parts: list[bytes], content: bytes) -> bytes:
         """Keep what came of a document; all of it goes on once it is too large to be read."""

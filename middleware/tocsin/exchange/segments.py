@@ -60,7 +60,10 @@ class HeldSegments:
         """The bytes that may go on now. `is_cleared`: everything is judged, so that an end may go, too; `tells`: before
         it, the verdict.
         """
-        waiting, ready = self._waiting, list[bytes]()
+        waiting = self._waiting
+        if not waiting:
+            return []
+        ready = list[bytes]()
         while waiting and waiting[0].messages <= (1 if is_cleared and waiting[0].segment.is_done else 0):
             segment = waiting.popleft().segment
             if self._notes_ends:

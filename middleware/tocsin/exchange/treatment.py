@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from tocsin.judgement.call import Fault
 from tocsin.verdict import METADATA_KEY
@@ -14,7 +15,9 @@ Headers = Iterable[tuple[str, str]]
 BODY_DEPENDENT_FIELDS = frozenset(
     {"content-length", "content-encoding", "etag", "content-md5", "digest", "content-digest", "repr-digest"}
 )
-EVENTS, LINES, DOCUMENT = "text/event-stream", "lines", "document"
+EVENTS: Final = "text/event-stream"
+LINES: Final = "lines"
+DOCUMENT: Final = "document"
 _LINES_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-lines"})
 
 
@@ -37,6 +40,33 @@ class ResponseTreatment(NamedTuple):
     is_judged: bool
     kind: str = DOCUMENT
     rewrites: bool = False
+
+
+class ContentType(NamedTuple):
+    """What a Content-Type says: the type, how a response of it is read ("" where it cannot be), and the charset."""
+
+    name: str
+    kind: str
+    charset: str
+
+    def fault(self, kind: str, *, streams: bool) -> Fault | None:
+        """Why a response that is read as `kind` cannot be; `streams`: the route's responses may be streamed."""
+        name, _, charset = self
+        if not kind:
+            return "content_type", f"the response is '{name}', which is no JSON and no stream of it"
+        if kind != DOCUMENT and not streams:
+            return "content_type", f"the response is a stream ({name}), and the route has no `streams: true`"
+        if charset not in ("", "utf-8", "utf8", "us-ascii"):
+            return "content_type", f"the response is written in {charset}, and JSON in UTF-8"
+        return None
+
+
+@lru_cache(maxsize=64)
+def read_content_type(text: str) -> ContentType:
+    """Read the value of a Content-Type."""
+    name, _, parameters = text.lower().partition(";")
+    charset = parameters.partition("charset=")[2].partition(";")[0].strip().strip('"')
+    return ContentType(name.strip(), kind_of(name.strip()), charset)
 
 
 def kind_of(content_type: str) -> str:

@@ -82,24 +82,26 @@ class CallerReader:
         return bool(unread.received) and not self.has_ended and self._read() and bool(unread.received)
 
     def _read(self) -> bool:
-        """Read the next part of what has come; whether there was one."""
-        request = self._host.request
-        if request is None:
-            return self._begin()
+        """Read the next part of what has come, a head with what follows it; whether there was one."""
+        host, unread = self._host, self._unread
+        if host.request is None and (not self._begin() or not unread.received):
+            return False
+        request = host.request
+        if request is None or self.has_ended:
+            return not self.has_ended  # the relay has answered it
         if request.is_complete:
             return False  # the next one waits
-        unread = self._unread
         try:
             raw, content, unread.received = request.body.feed(unread.received)
         except BodyError as error:
             self._relay.not_understood["malformed"] += 1
-            self._host.refuse_rest(400, "MALFORMED", str(error))
+            host.refuse_rest(400, "MALFORMED", str(error))
             return False
         request.on_body(raw, content)
         if request.body.is_done:
             request.on_end()
-            if not self._host.awaits_response:
-                self._host.end_request()
+            if not host.awaits_response:
+                host.end_request()
         return True
 
     def _begin(self) -> bool:

@@ -14,7 +14,7 @@ from tocsin.http_relay.again import SendingAgain
 from tocsin.http_relay.bodies import body_of
 from tocsin.http_relay.caller_reader import CallerReader
 from tocsin.http_relay.caller_socket import CallerSocket, SocketOwner
-from tocsin.http_relay.context import HttpContext
+from tocsin.http_relay.context import ExchangeOpener, HttpContext
 from tocsin.http_relay.heads import Http1Request
 from tocsin.http_relay.replies import CONTINUE, refusal, written
 from tocsin.http_relay.request import Passage, RelayedRequest
@@ -44,8 +44,10 @@ class HttpConnection(SocketOwner):
         self.awaits_response = False  # a request is under way, whose response is not sent yet
         self.downstream = Side(CallerSocket(self))
         self.upstream = UpstreamLink(self, context.share)
+        self._passage = Passage(self.upstream.send, self._allow)
         self.is_tunnel = False  # the upstream has changed to another protocol
         self._requests = CallerReader(self, context)
+        self._opener = ExchangeOpener(context)
         self.is_draining = False
         self._half_closed = False  # the caller writes no more
         self._again = SendingAgain(port)
@@ -94,17 +96,17 @@ class HttpConnection(SocketOwner):
             self.idle_since = self.relay.now()
         requests.add(data)
         requests.go_on()
-        self.pace()
+        if requests.is_behind and len(requests.unread) > MOST_BEHIND:  # else it keeps pace when it has read all
+            self.pace()
 
     def open_request(self, head: Http1Request) -> None:
         relay, context = self.relay, self.context
-        exchange = context.open(head, self.name, self.port.listener.model)
+        exchange = self._opener.open(head, self.name, self.port.listener.model)
         relay.calls[exchange is not None] += 1
         body = body_of(head.length, relay.longest_headers)
         upgrades = exchange is None and not relay.fails_closed and "h2c" not in head.upgrade.lower()
-        passage = Passage(self.upstream.send, self._allow)
         limit = relay.max_message
-        request = RelayedRequest(head, body, exchange, passage, self.memory, limit=limit, upgrades=upgrades)
+        request = RelayedRequest(head, body, exchange, self._passage, self.memory, limit=limit, upgrades=upgrades)
         self.request = request
         self.awaits_response = True
         if exchange is None and not context.passes_unguarded(head):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tocsin.exchange.exchange import Exchange
-from tocsin.exchange.opening import Exchanges
+from tocsin.exchange.opening import ExchangePlan, Exchanges
 from tocsin.http_relay.fair_share import FairShare
 from tocsin.http_relay.heads import Http1Request
+from tocsin.http_relay.incoming import LONGEST_KEPT_HEAD
 from tocsin.http_relay.paths import RoutePaths, plain_path
 from tocsin.relay.context import RelayContext
 
@@ -38,14 +39,13 @@ class HttpContext:
         if self._methods is not self.relay.guard.methods:
             self._follow()
 
-    def open(self, head: Http1Request, origin: str, hint: str) -> Exchange | None:
-        """The exchange that a request begins; None where no server would find a guarded route at its path."""
-        self.refresh()
-        exchange = self.exchanges.open(head.verb, head.path, head.fields, origin=origin, hint=hint)
-        if exchange is not None:
-            return exchange
+    def plan(self, head: Http1Request) -> ExchangePlan | None:
+        """How the exchange begins that a request does; None where no server would find a guarded route at its path."""
+        plan = self.exchanges.plan(head.verb, head.path, head.fields)
+        if plan is not None:
+            return plan
         verb, _, path = self.paths.spelled(head.verb, head.path).partition(" ")
-        return self.exchanges.open(verb, path, head.fields, origin=origin, hint=hint) if verb else None
+        return self.exchanges.plan(verb, path, head.fields) if verb else None
 
     def passes_unguarded(self, head: Http1Request) -> bool:
         """Whether a request for a route that no model has may go on."""
@@ -56,3 +56,26 @@ class HttpContext:
         if allows(head.path) and allows(plain_path(head.path)):  # not by way of `..`
             return True
         return head.path in HEALTH and head.verb in ("GET", "HEAD")
+
+
+class ExchangeOpener:
+    """Opens the exchanges of one connection, whose requests often begin with the same head."""
+
+    def __init__(self, context: HttpContext) -> None:
+        self._context = context
+        self._methods = context.relay.guard.methods
+        self._head: Http1Request | None = None
+        self._plan: ExchangePlan | None = None
+
+    def open(self, head: Http1Request, origin: str, hint: str) -> Exchange | None:
+        """The exchange that a request begins; None where no server would find a guarded route at its path."""
+        context = self._context
+        context.refresh()
+        methods = context.relay.guard.methods
+        if head is self._head and methods is self._methods:
+            plan = self._plan
+        else:
+            plan = context.plan(head)
+            if len(head.raw) <= LONGEST_KEPT_HEAD:
+                self._head, self._methods, self._plan = head, methods, plan
+        return None if plan is None else context.exchanges.begin(plan, origin, hint)

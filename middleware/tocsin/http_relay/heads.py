@@ -9,12 +9,15 @@ What is accepted may go on as the bytes that came.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
+from typing import Final
 
 Fields = list[tuple[str, str]]
 
-CHUNKED, UNTIL_CLOSE = -1, -2  # in place of a body's length
+CHUNKED: Final = -1  # in place of a body's length
+UNTIL_CLOSE: Final = -2
 HEAD_END = b"\r\n\r\n"
+MOST_DIGITS = 18  # of a length
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _FIELD_LINE = _TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*+\r\n"
@@ -23,11 +26,14 @@ _REQUEST = re.compile(rb"(" + _TOKEN + rb") ([\x21\x22\x24-\x7e]++) HTTP/1\.([01
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*+)?\r\n" + _FIELD_LINES)
 _TRAILERS = re.compile(_FIELD_LINES)
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") [^ ]+ (HTTP/[0-9.]+)")
-_LENGTH = re.compile(r"[0-9]{1,18}")
 _ONCE = frozenset({"content-length", "transfer-encoding", "host", "expect", "content-type", "content-encoding"})
 _FRAMING = frozenset({*_ONCE, "connection", "upgrade", "te", "trailer", "keep-alive", "content-range"})
+MOST_KEPT, LONGEST_KEPT = 1_024, 64  # lines whose reading is kept, as most come again, and characters of such a one
+_SECRETS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "api-key", "x-api-key"})
+_readings: dict[str, tuple[str, str]] = {}
 _NO_NAMES: Collection[str] = frozenset()
 _NO_OPTIONS: frozenset[str] = frozenset()
+_USUAL_OPTIONS = {value: frozenset([value]) for value in ("keep-alive", "close")}
 
 
 class HeadError(Exception):
@@ -60,17 +66,18 @@ class Head:
 
     def changed(self, removing: Collection[str] = _NO_NAMES, adding: Iterable[tuple[str, str]] = ()) -> bytes:
         """The head without the fields of some names, in lower case, and with others at its end."""
+        if not removing:
+            return self.raw[:-2] + lines_of(adding) + b"\r\n"
         lines = self.raw[:-2].split(b"\r\n")  # the last is empty
-        if removing:
-            lines[1:-1] = [
-                line for line, (name, _) in zip(lines[1:-1], self.fields, strict=True) if name not in removing
-            ]
-        lines[-1:] = [f"{name}: {value}".encode("latin-1") for name, value in adding]
-        return b"\r\n".join([*lines, b"", b""])
+        lines[1:-1] = [line for line, (name, _) in zip(lines[1:-1], self.fields, strict=True) if name not in removing]
+        lines[-1] = lines_of(adding)
+        return b"\r\n".join(lines) + b"\r\n"
 
     def _read_connection(self, value: str) -> None:
-        options = frozenset([option.strip(" \t").lower() for option in value.split(",")])
-        self.options = self.options | options
+        options = _USUAL_OPTIONS.get(value)
+        if options is None:
+            options = frozenset([option.strip(" \t").lower() for option in value.split(",")])
+        self.options = self.options | options if self.options else options
         if "close" in self.options:
             self.keeps_alive = False
         elif "keep-alive" in self.options:
@@ -161,6 +168,8 @@ def read_response(raw: bytes, verb: str) -> ResponseHead:
     head = ResponseHead(raw, minor[0] - 48, _fields(lines), int(status))
     lengths, has_chunks = 0, False
     for name, value in head.fields:
+        if name not in _FRAMING:
+            continue
         if name == "content-length":
             lengths += 1
             head.length = _length(value)
@@ -192,21 +201,33 @@ def read_trailers(raw: bytes) -> Fields | None:
     return None if any(name.replace("_", "-") in _FRAMING for name, _ in fields) else fields
 
 
-def lines_of(fields: Sequence[tuple[str, str]]) -> bytes:
+def lines_of(fields: Iterable[tuple[str, str]]) -> bytes:
     """Fields as they are written."""
-    return b"".join([f"{name}: {value}\r\n".encode("latin-1") for name, value in fields])
+    return "".join([f"{name}: {value}\r\n" for name, value in fields]).encode("latin-1")
 
 
 def _fields(lines: bytes) -> Fields:
+    readings = _readings
     fields = []
     for line in lines.decode("latin-1").split("\r\n")[:-1]:
-        name, _, value = line.partition(":")
-        fields.append((name.lower(), value.strip(" \t")))
+        field = readings.get(line)
+        fields.append(_field(line) if field is None else field)
     return fields
 
 
+def _field(line: str) -> tuple[str, str]:
+    """Read a line, and keep what it says where others may repeat it."""
+    name, _, value = line.partition(":")
+    field = name.lower(), value.strip(" \t")
+    if len(line) <= LONGEST_KEPT and field[0] not in _SECRETS:
+        if len(_readings) >= MOST_KEPT:
+            _readings.clear()
+        _readings[line] = field
+    return field
+
+
 def _length(value: str) -> int:
-    if _LENGTH.fullmatch(value) is None:
+    if not (value.isdigit() and value.isascii()) or len(value) > MOST_DIGITS:
         raise HeadError(400, "a length is a number of bytes")
     return int(value)
 

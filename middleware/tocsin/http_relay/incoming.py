@@ -1,4 +1,7 @@
-"""What has come on a connection and is not read yet: requests of the caller, or responses of the upstream."""
+"""What has come on a connection and is not read yet: requests of the caller, or responses of the upstream.
+
+A head of the same bytes as the one before it on its connection is that one: it is not read again.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Collection
 from tocsin.http_relay.heads import HEAD_END, HeadError, Http1Request, ResponseHead, read_request, read_response
 
 MOST_INTERIM = 100  # responses that say that the one is still to come
+LONGEST_KEPT_HEAD = 1 << 11  # bytes of a head that the next may be like
 
 
 class CallerRequests:
@@ -14,12 +18,18 @@ class CallerRequests:
 
     def __init__(self) -> None:
         self.received = b""
+        self._previous: Http1Request | None = None
+        self._names: Collection[str] = ()  # by which that was read
+        self._longest = 0
 
     def head(self, names: Collection[str], longest: int) -> Http1Request | None:
         """The head of the next request, None until all of it is there. `names` are the fields that are read besides
         those of HTTP. Raises HeadError, with status 431 where it has more than `longest` bytes.
         """
-        received = self.received
+        received, previous = self.received, self._previous if self._longest == longest else None
+        if previous is not None and names is self._names and received.startswith(previous.raw):
+            self.received = received[len(previous.raw) :]
+            return previous
         if received.startswith(b"\r\n"):  # old clients end a body so
             received = self.received = received[2:]
         end = received.find(HEAD_END)
@@ -35,6 +45,7 @@ class CallerRequests:
         if head.verb == "CONNECT":
             raise HeadError(400, "the target of a request must be a path")
         self.received = received[end + 4 :]
+        self._previous, self._names, self._longest = (head if end < LONGEST_KEPT_HEAD else None), names, longest
         return head
 
 
@@ -45,6 +56,8 @@ class UpstreamResponses:
         self._received = b""
         self._position = 0  # up to which that is read
         self._interim_count = 0  # of the response that is to come
+        self._previous: ResponseHead | None = None
+        self._verb = ""  # to which that was the response
 
     @property
     def size(self) -> int:
@@ -65,13 +78,17 @@ class UpstreamResponses:
         """The head of the next response to a request by `verb`, None until all of it is there. `upgrades`: the response
         may change the protocol. Raises HeadError, also where the head has more than `longest` bytes.
         """
-        received = self._received
-        end = received.find(HEAD_END, self._position)
-        if end < 0:
-            if self.size <= longest:
-                return None
-            raise HeadError(502, f"the head of the upstream's response has more than {longest:,} bytes")
-        head = read_response(received[self._position : end + 4], verb)
+        received, previous = self._received, self._previous
+        if previous is not None and verb == self._verb and received.startswith(previous.raw, self._position):
+            head, end = previous, self._position + len(previous.raw) - 4
+        else:
+            end = received.find(HEAD_END, self._position)
+            if end < 0:
+                if self.size <= longest:
+                    return None
+                raise HeadError(502, f"the head of the upstream's response has more than {longest:,} bytes")
+            head = read_response(received[self._position : end + 4], verb)
+            self._previous, self._verb = (head, verb) if len(head.raw) <= LONGEST_KEPT_HEAD else (None, "")
         if head.status == 101 and not upgrades:
             raise HeadError(502, "the upstream changes to another protocol unasked")
         self._interim_count = self._interim_count + 1 if head.is_interim else 0

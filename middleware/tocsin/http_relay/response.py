@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from asyncio import TimerHandle
 from collections.abc import Sequence
+from typing import Final
 
 from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.gated import GatedResponse
@@ -27,7 +28,9 @@ from tocsin.outbound_http import Answer, HttpCall
 from tocsin.relay.context import RelayContext
 from tocsin.verdict import METADATA_KEY
 
-PASSING, BUFFERED, STREAMED = 0, 1, 2
+PASSING: Final = 0
+BUFFERED: Final = 1
+STREAMED: Final = 2
 STREAM_SLICE = 1 << 12  # bytes of a stream that are read at once: each of its events costs as much as a document
 LOST = "the upstream closed the connection in the middle of its response"
 

@@ -189,13 +189,15 @@ class UpstreamLink(SideHost):
         return self.is_behind
 
     def _read_part(self) -> bool:
-        """Read a part of what has come; whether there is another."""
+        """Read a part of what has come, a head with what follows it; whether there is another."""
         if not self._unread.size or self.side is None:
             return False
         if not self._may_answer:
             self._on_desynchronised()
             return False
-        reads_on = self._read_head() if self._body is None else self._read_body(self._body)
+        reads_on = self._body is not None or self._read_head()
+        if self._body is not None and self._unread.size:
+            reads_on = self._read_body(self._body)
         if not self._unread.size:
             self._forget_unread()
             return False

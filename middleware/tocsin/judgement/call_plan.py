@@ -26,10 +26,10 @@ class MethodPlan(NamedTuple):
 class CallPlan:
     """A method's plan with what is read from a request's metadata: the `keys` that judgement reads, the caller's W3C
     `traceparent` and the `trace` it names, and the model's name in `hint`, where metadata hold it. Calls with equal
-    metadata share one.
+    metadata share one. `may_run`: messages that come together may be judged together.
     """
 
-    __slots__ = ("hint", "keys", "of_method", "streams", "trace", "traceparent", "wants_metadata")
+    __slots__ = ("hint", "keys", "may_run", "of_method", "streams", "trace", "traceparent", "wants_metadata")
 
     def __init__(self, of_method: MethodPlan, keys: Mapping[str, str], traceparent: str) -> None:
         self.of_method = of_method
@@ -39,6 +39,8 @@ class CallPlan:
         model_key = of_method.reads.model_key
         self.hint = keys.get(model_key) if model_key else None
         self.streams = of_method.reads.streams
+        matches_requests = of_method.wants_request and of_method.reads.requests_stream
+        self.may_run = self.streams and of_method.every == 1 and not matches_requests
         self.wants_metadata = bool(of_method.initial or of_method.trailing)
 
     def new_call(self, hint: str, origin: str, *, takes_runs: bool) -> Call:
@@ -50,8 +52,7 @@ class CallPlan:
             call: Call = StreamedCall(
                 reads, self.keys, self.trace, wants_request, every, together=together, in_turn=in_turn
             )
-            matches_requests = wants_request and reads.requests_stream
-            call.takes_runs = takes_runs and every == 1 and not matches_requests
+            call.takes_runs = takes_runs and self.may_run
         else:
             call = Call(reads, self.keys, self.trace, wants_request)
         call.hint = hint if self.hint is None else self.hint

@@ -27,6 +27,7 @@ from tocsin.verdict import Verdict
 
 TRACE_KEY = "traceparent"
 NO_KEYS: Mapping[str, str] = {}
+NO_EDITS: Sequence[Edit] = ()
 NO_BUNDLE = Unscored("no_bundle", "no model has a bundle")  # made once: most calls of such a guard pass for it
 ALL_ROWS = 1 << 60  # more than there are
 
@@ -65,6 +66,11 @@ class Guard:
         self.state.keep([store for model in self.models.values() for store in model.stores])
         self.methods, self._of_method = guarded_methods(self.models.values())
         self._method_plans = method_plans(config, self.methods, self._of_method)
+        self._edits = {
+            name: [model.edits[name] for model in models if name in model.edits]
+            for name, models in self._of_method.items()
+        }
+        self._keyless_plans: dict[str, CallPlan] = {}  # by method, of calls whose metadata say nothing to anybody
         keys = {key for model in self.models.values() for key in model.metadata_keys}
         keys |= {key for method in self.methods.values() for key in (method.model_key, method.version_key)}
         self._keys = sorted(keys - {""})
@@ -121,13 +127,18 @@ class Guard:
         if of_method is None:
             return None
         keys = {key: metadata[key] for key in self._keys if key in metadata} if self._keys else NO_KEYS
-        return CallPlan(of_method, keys, metadata.get(TRACE_KEY, ""))
+        if keys or TRACE_KEY in metadata:
+            return CallPlan(of_method, keys, metadata.get(TRACE_KEY, ""))
+        plan = self._keyless_plans.get(method)
+        if plan is None:
+            plan = self._keyless_plans[method] = CallPlan(of_method, NO_KEYS, "")
+        return plan
 
     def begin(self, plan: CallPlan, hint: str, origin: str) -> Call:
         """Make the call object of one RPC by its plan. `hint` names the model where the call does not, `origin` the
         connection. Nothing is judged yet.
         """
-        call = plan.new_call(hint, origin, takes_runs=plan.streams and self._takes_runs and self.sinks.take_runs)
+        call = plan.new_call(hint, origin, takes_runs=plan.may_run and self._takes_runs and self.sinks.take_runs)
         if self.timed:
             call.began, call.traceparent = time.time_ns(), plan.traceparent
         return call
@@ -229,10 +240,9 @@ class Guard:
         """The name of a call's model, as far as it can be known before the call is judged."""
         return self._reader.model_of(call)
 
-    def edits(self, call: Call) -> list[Edit]:
+    def edits(self, call: Call) -> Sequence[Edit]:
         """What to ask the model for besides, for each model that guards the call's method."""
-        models = self._of_method.get(call.method, [])
-        return [model.edits[call.method] for model in models if call.method in model.edits]
+        return self._edits.get(call.method, NO_EDITS)
 
     def on_call_closed(self, call: Call) -> None:
         """No more of a call comes. Where the call is a session, that session ends once all of it is judged."""

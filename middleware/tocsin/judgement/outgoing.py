@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from tocsin.judgement.actions import END, NOTHING, Actions, Judge, Release
 from tocsin.judgement.call import Call
 from tocsin.judgement.held_items import HeldItems
 
-HOLDING = 0  # responses wait for verdicts
-ACTING = 1  # somebody is asked about one of them: what is judged meanwhile waits
-PASSING = 2  # nothing more is judged
-DONE = 3  # everything has gone out, or something in its place
+HOLDING: Final = 0  # responses wait for verdicts
+ACTING: Final = 1  # somebody is asked about one of them: what is judged meanwhile waits
+PASSING: Final = 2  # nothing more is judged
+DONE: Final = 3  # everything has gone out, or something in its place
 
 
 class OutgoingResponse:

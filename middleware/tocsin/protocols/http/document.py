@@ -30,6 +30,7 @@ from tocsin.protocols.http.following import (
 )
 from tocsin.protocols.http.node import Node
 from tocsin.protocols.http.single_members import error_kind, require_single_members, written_again
+from tocsin.protocols.http.unread_parts import UnreadPart, container_of, is_read
 from tocsin.protocols.paths import Step, steps
 from tocsin.unscored import Unscored
 
@@ -69,6 +70,8 @@ class Document:
         self.names: set[str] = set()  # of all members on paths
         self._ends: dict[str, dict[tuple[int, str], _End]] = {}  # by the last member's name
         self._decoder: msgspec.json.Decoder[Any] | None = None
+        self._accounted_paths: dict[str, None] = {}
+        self._unread_parts: list[UnreadPart] = []
 
     def place(self, path: str, leaf: str = "") -> Place:
         """Add a path at which a value is read: a `number` or numbers, `packed` numbers, a `text`, or only its presence
@@ -88,15 +91,32 @@ class Document:
 
     def decode(self, content: bytes) -> Any:
         """The decoded document, with the values at its paths. Raises Unscored `undecodable`."""
-        decoder = self._decoder
-        if decoder is None:
-            decoder = self._decoder = msgspec.json.Decoder(self._root.type())
+        decoder = self._decoder or self._new_decoder()
         try:
             return decoder.decode(content)
         except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
             if content.startswith(BOM):
                 return self.decode(content[len(BOM) :])
             raise Unscored("undecodable", f"the {self.side} cannot be read: {error_kind(error)}") from None
+
+    def account_for(self, path: str) -> None:
+        """Count the members that a path, or each of its alternatives, ends in: nobody reads them, but others of their
+        name.
+        """
+        self._accounted_paths.update(dict.fromkeys(path.split("|")))
+        self._decoder = None
+
+    def _new_decoder(self) -> msgspec.json.Decoder[Any]:
+        unread_parts = []
+        containers = {path: container_of(path) for path in self._accounted_paths}
+        for path, container in sorted(containers.items(), key=lambda pair: -len(pair[1])):  # what is within comes first
+            if not container or container.startswith(ROOT) or is_read(self._root, container):
+                self.place(path, "number")
+            else:
+                unread_parts.append(UnreadPart(steps(path)[-1].field, self.place(container).follow))
+        self._unread_parts = unread_parts
+        decoder = self._decoder = msgspec.json.Decoder(self._root.type())
+        return decoder
 
     def require_single(self, content: bytes, document: Any, names: Iterable[str], *, any_case: bool = False) -> None:
         """Raises Unscored `undecodable` where one of these last members of paths may have a second value beside the one
@@ -131,7 +151,10 @@ class Document:
             count += end.count(document)
             if count == occurrences:
                 return True
-        return False
+        for part in self._unread_parts:
+            if part.name == name:
+                count += part.members(_quoted(name, False), document)
+        return count == occurrences
 
 
 @cache

@@ -113,7 +113,7 @@ class JsonMethod:
             self._response.require_single(response, document, self._names)
         empty = is_summary = False
         if self._content:
-            empty = not any(place.is_present(document) for place in self._content)
+            empty = not self._has_content(document)
             if empty:
                 self._response.require_single(response, document, self._presence_names)
                 is_summary = any(place.is_present(document) for place in self._finish)
@@ -124,7 +124,7 @@ class JsonMethod:
             self._response,
             document,
             is_summary,
-            self._answers.number_of(document) if self.parallel else 0,
+            self._number_of(response, document) if self.parallel else 0,
             empty,
         )
 
@@ -171,9 +171,27 @@ class JsonMethod:
         """The number of the parallel answer that a message belongs to; 0 where it has none."""
         document = getattr(response, "document", None)
         try:
-            return self._answers.number_of(self._response.decode(response) if document is None else document)
+            return self._number_of(response, self._response.decode(response) if document is None else document)
         except Unscored:
             return 0  # found out when it is judged
+
+    def _number_of(self, response: bytes, document: Any) -> int:
+        """The same of a decoded response; once of each, as it is asked for twice."""
+        if not isinstance(response, JsonMessage):
+            return self._answers.number_of(document)
+        if response.number is None:
+            response.number = self._answers.number_of(document)
+        return response.number
+
+    def _has_content(self, document: Any) -> bool:
+        """Whether a response carries something to judge. The place where it does is tried first the next time."""
+        content = self._content
+        for at, place in enumerate(content):
+            if place.is_present(document):
+                if at:
+                    self._content = [place, *content[:at], *content[at + 1 :]]
+                return True
+        return False
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> JsonReader:
         """A reader of these signals. Raises ValueError where a path is invalid."""
@@ -184,7 +202,10 @@ class JsonMethod:
         ]
         for path in self.signals.values():  # of the same names, so that they are accounted for
             if path.side == "response" and not path.choices and _last_name(path) in names["response"]:
-                self._signal(path, [])
+                if path.is_derived:
+                    self._signal(path, [])
+                else:
+                    self._response.account_for(path.path)
         return JsonReader(reads, self._request, self._response, names, RowPlans(list(signals), shapes))
 
     def needs_request(self, signals: Mapping[str, SignalPath]) -> bool:

@@ -18,9 +18,10 @@ encoded = msgspec.json.encode
 
 
 class JsonMessage(bytes):
-    """A document as it came, with its decoded values."""
+    """A document as it came, with its decoded values, and the number of its answer once that is known."""
 
     document: Any
+    number: int | None = None
 
 
 def members_of(content: bytes, side: str) -> dict[str, bytes]:

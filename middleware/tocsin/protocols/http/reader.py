@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from tocsin.protocols.field_values import Array
 from tocsin.protocols.http.document import Document
@@ -12,17 +12,32 @@ from tocsin.protocols.rows import Reading, RowPlans
 from tocsin.unscored import Unscored
 
 
-class OpenedDocument(NamedTuple):
+class OpenedDocument:
     """A decoded response, with the model's name where the call gives it."""
 
-    model: str
-    version: str
-    content: bytes
-    kind: Document
-    message: Any
-    is_summary: bool
-    sequence: int
-    empty: bool = False
+    __slots__ = ("content", "empty", "is_summary", "kind", "message", "model", "sequence", "version")
+
+    def __init__(
+        self,
+        model: str,
+        version: str,
+        content: bytes,
+        kind: Document,
+        message: Any,
+        is_summary: bool,
+        sequence: int,
+        empty: bool = False,
+    ) -> None:
+        self.model, self.version = model, version
+        self.content, self.kind, self.message = content, kind, message
+        self.is_summary, self.sequence, self.empty = is_summary, sequence, empty
+
+    def decoded_by(self, kind: Document) -> OpenedDocument:
+        """The same, decoded as a document of another kind."""
+        message = kind.decode(self.content)
+        return OpenedDocument(
+            self.model, self.version, self.content, kind, message, self.is_summary, self.sequence, self.empty
+        )
 
 
 class JsonReader:
@@ -53,9 +68,7 @@ class JsonReader:
             self._request.require_single(request, document, self._request_names, any_case=True)
             requests = [OpenedDocument("", "", request, self._request, document, False, 0)]
         if opened[0].kind is not self._response:  # of the method as it was before the configuration was reloaded
-            opened = [
-                part._replace(kind=self._response, message=self._response.decode(part.content)) for part in opened
-            ]
+            opened = [part.decoded_by(self._response) for part in opened]
         raws: list[bytes] = []
         shaped: list[tuple[tuple[int, ...], bool | None]] = []
         for name, in_request, read, path in self._signals:

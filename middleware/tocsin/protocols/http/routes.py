@@ -55,7 +55,7 @@ class Routes:
 
     def __init__(self, names: Iterable[str]) -> None:
         routes = [Route(name) for name in names if is_route(name)]
-        self._exact = {(route.verb, route.path): route.name for route in routes if not route.captures}
+        self._exact = {(route.verb, route.path): Match(route.name, _NOTHING) for route in routes if not route.captures}
         self._patterns = [route for route in routes if route.captures]
 
     def __bool__(self) -> bool:
@@ -66,11 +66,16 @@ class Routes:
         and the query is ignored.
         """
         path = path.partition("?")[0]
-        for candidate in dict.fromkeys((path, unquote(path))):
-            name = self._exact.get((verb, candidate))
-            if name is not None:
-                return Match(name, _NOTHING)
-            for route in self._patterns:
-                if route.verb == verb and (captured := route.match(candidate)) is not None:
-                    return Match(route.name, captured)
+        match = self._match(verb, path)
+        if match is None and "%" in path:
+            match = self._match(verb, unquote(path))
+        return match
+
+    def _match(self, verb: str, path: str) -> Match | None:
+        match = self._exact.get((verb, path))
+        if match is not None:
+            return match
+        for route in self._patterns:
+            if route.verb == verb and (captured := route.match(path)) is not None:
+                return Match(route.name, captured)
         return None
