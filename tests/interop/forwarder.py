@@ -9,6 +9,7 @@ from contextlib import suppress
 
 CHUNK = 256 << 10
 UNDER_WAY = 64  # chunks in one direction; more wait at the sender
+IDLE_LOOKS = 5  # without a task, until none is to come any more
 
 
 class Forwarder:
@@ -45,11 +46,13 @@ class Forwarder:
     async def _close(self) -> None:
         if self._server is not None:
             self._server.close()
-        for _ in range(10):  # what has just been accepted begins a task after those that there are now
+        idle_looks = 0
+        while idle_looks < IDLE_LOOKS:  # what has just been accepted begins a task after those that there are now
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            idle_looks = 0 if tasks else idle_looks + 1
             await asyncio.sleep(0.01)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
