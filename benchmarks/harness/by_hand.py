@@ -115,9 +115,9 @@ def enforcing_by_hand(bundle: Path) -> tuple[Relay, Connection, Pipe, Pipe]:
     return relaying_by_hand(bundle, "enforce")
 
 
-def relaying_by_hand(bundle: Path, mode: str) -> tuple[Relay, Connection, Pipe, Pipe]:
-    """The same in any mode."""
-    config = settings(1, bundle, mode=mode)
+def relaying_by_hand(bundle: Path, mode: str, **more: Any) -> tuple[Relay, Connection, Pipe, Pipe]:
+    """The same in any mode, with more settings."""
+    config = settings(1, bundle, mode=mode, **more)
     relay = Relay(config, inline_guard(config))
     relay.context.start()
     connection = relay.connection(unconnected(relay))

@@ -215,10 +215,24 @@ def upstream_floods(ground: Ground) -> None:
     time.sleep(4)
 
 
+def idle_calls(ground: Ground) -> None:
+    """Eight callers with ten thousand calls each, which nobody answers."""
+    ground.evil.script = lambda peer, stream: None
+
+    def begin(path: str) -> None:
+        head = request_block(path)
+        pour(
+            ground.open(ground.to_evil),
+            (frame(Kind.HEADERS, END_HEADERS, stream, head) for stream in range(1, 20_001, 2)),
+        )
+
+    at_once([partial(begin, path) for path in (INFER, DOWN) * 4])
+
+
 ATTACKS = [
     windows_ignored, padded_data_unfinished, huge_data, slow_readers, held_answers_unread, refusals_unread,
     pings_unread, layouts, session_names, endless_header_blocks, gzip_bombs, endless_numbers,
-    upstream_floods,
+    upstream_floods, idle_calls,
 ]  # fmt: skip
 OPTIONS: dict[str, dict[str, object]] = {
     "layouts": {"signals": {"embedding": "request.inputs.image"}},

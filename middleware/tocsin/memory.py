@@ -1,8 +1,8 @@
 """The memory budget: the bytes that every connection keeps, and which connection is cut off when they are spent.
 
 Everything that waits is charged to its connection: unfinished frames and messages, held responses, queues behind
-flow-control windows, and what a peer's socket does not take. When the budget is spent, the connection that keeps most
-is cut off, and the others go on.
+flow-control windows, what a peer's socket does not take, and the streams that are open. When the budget is spent, the
+connection that keeps most is cut off, and the others go on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 # Bytes by which the greediest may exceed the budget before it is cut off: twice what its windows let it send still.
 LEAST_OVERDRAFT = 8 << 20
+FREE_STREAMS = 32  # of a connection, which are not charged: each connection takes more than they
+STREAMS_AT_ONCE = 64  # that are charged, or released
 
 
 class MemoryAccount:
@@ -115,6 +117,36 @@ class MemoryBudget:
             if greediest is account and self.remaining >= -self.overdraft:
                 return
             greediest.evict()
+
+
+class StreamAllowance:
+    """How many streams a connection may have open: those that are charged to its account, `size` bytes each, many at a
+    time.
+    """
+
+    __slots__ = ("_memory", "_size", "granted")
+
+    def __init__(self, memory: MemoryAccount, size: int) -> None:
+        self._memory = memory
+        self._size = size
+        self.granted = FREE_STREAMS
+
+    def extend(self, open_count: int) -> bool:
+        """One more than so many streams shall be open: whether there is memory for it."""
+        if open_count < self.granted:
+            return True
+        size = STREAMS_AT_ONCE * self._size
+        if self._memory.charge(size) and self._memory.lacks_room:
+            self._memory.release(size)
+            return False
+        self.granted += STREAMS_AT_ONCE
+        return True
+
+    def shrink(self, open_count: int) -> None:
+        """Release what was charged for streams that have ended, where so many are open and may become more again."""
+        while self.granted - STREAMS_AT_ONCE >= max(FREE_STREAMS, open_count + STREAMS_AT_ONCE):
+            self.granted -= STREAMS_AT_ONCE
+            self._memory.release(STREAMS_AT_ONCE * self._size)
 
 
 def _nothing() -> None:

@@ -30,9 +30,10 @@ from tocsin.http2.frames import (
 from tocsin.http2.headers import HeaderError, HeaderFilter, HeaderReader, HeadersTooLong
 from tocsin.http2.receive_window import ReceiveWindow
 from tocsin.http2.send_window import SendWindow
-from tocsin.memory import MemoryAccount
+from tocsin.memory import STREAMS_AT_ONCE, MemoryAccount, StreamAllowance
 from tocsin.relay.frame_rate import FrameRateLimit
 
+STREAM_BYTES = 3_072  # that an open exchange takes, without what waits in it
 MOST_UNREAD = 1 << 20  # bytes of acknowledgements that a peer which does not read may leave waiting
 
 _WANTED = HeaderFilter((":method", ":path", "content-type", "grpc-encoding"))
@@ -53,6 +54,7 @@ class EnvoyStreams(FrameReader, ConnectionHost):
         self.send_window = SendWindow(self, memory)
         self.receive_window = ReceiveWindow(self, self.send_window, memory)
         self.streams: dict[int, ProcessorStream] = {}
+        self._allowance = StreamAllowance(memory, STREAM_BYTES)
         self.idle_since = time.monotonic()
         self._reader = HeaderReader(_WANTED, stateful=True, largest=server.longest_headers)
         self._last_stream = 0
@@ -103,13 +105,23 @@ class EnvoyStreams(FrameReader, ConnectionHost):
         if stream_id <= self._last_stream:
             return  # trailers of a stream that has ended here
         self._last_stream = stream_id
-        if len(self.streams) >= self.server.context.config.limits.streams:
-            self.server.context.limited["streams"] += 1
+        if not self._may_open():
             self.put(frames.reset(stream_id, frames.REFUSED_STREAM))
             return
         self.send_window.open(stream_id)
         stream = self.streams[stream_id] = ProcessorStream(self, stream_id)
         stream.begin(fields, ended=bool(flags & END_STREAM))
+
+    def _may_open(self) -> bool:
+        """Whether there may be one more stream than there are."""
+        context, count = self.server.context, len(self.streams)
+        if count >= context.config.limits.streams:
+            context.limited["streams"] += 1
+        elif not self._allowance.extend(count):
+            context.limited["memory"] += 1
+        else:
+            return True
+        return False
 
     def _on_control(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         """A frame without DATA or header fields: keep windows, end streams, acknowledge. Raises FrameError."""
@@ -176,6 +188,9 @@ class EnvoyStreams(FrameReader, ConnectionHost):
         self.streams.pop(stream_id, None)
         self.send_window.close(stream_id)
         self.receive_window.close(stream_id)
+        count, allowance = len(self.streams), self._allowance
+        if allowance.granted - count > 3 * STREAMS_AT_ONCE:
+            allowance.shrink(count)
         self.idle_since = time.monotonic()
 
     def _caught_up(self, streams: list[int]) -> None:

@@ -134,7 +134,8 @@ class Admission:
             head.plan, head.is_planned = self._plan(head), True
         plan = head.plan
         call = None if plan is None else context.guard.begin(plan, connection.model, connection.name)
-        if irregular or call is None or len(connection.streams) >= context.most_streams:
+        count = len(connection.streams)
+        if irregular or call is None or count >= connection.allowance.granted or count >= context.most_streams:
             refusal = self._refusal(head, call)
             if refusal is not None:
                 dropped = not self._reader.stateful or fields is not None
@@ -168,9 +169,12 @@ class Admission:
 
     def _refusal(self, head: RequestHead, call: Call | None) -> Refusal | None:
         """Why a new stream is not taken."""
-        context = self._connection.context
-        if len(self._connection.streams) >= context.most_streams:
+        connection = self._connection
+        context, count = connection.context, len(connection.streams)
+        if count >= context.most_streams:
             return "streams", RESOURCE_EXHAUSTED, f"more than {context.most_streams:,} calls at once on a connection"
+        if not connection.allowance.extend(count):
+            return "memory", RESOURCE_EXHAUSTED, f"there is no memory for more than {count:,} calls at once here"
         if head.irregular and context.fails_closed:
             reason = f"servers may read the header block in different ways ({head.irregular})"
             return "unreadable", UNAVAILABLE, f"{reason}, and nothing may pass unread"

@@ -27,14 +27,13 @@ class Connection(ConnectionStreams):
     """Both sides of a connection: how they begin, what is written to them, and how they end."""
 
     def __init__(self, context: RelayContext, port: Port) -> None:
-        super().__init__(context)
+        super().__init__(context, context.memory.open(self._evicted))
         self.listener = port.listener
         self.upstream_address = port.listener.upstream
         self.upstream_tls = port.listener.upstream_tls
         self.model = port.listener.model
         self.name = context.name_connection()
         self._port = port
-        self.memory = context.memory.open(self._evicted)
         self.largest_frame = frames.DEFAULT_MAX_FRAME_SIZE
         self.largest_list = USUAL_LIST_SIZE
         self.upstream_error = ""  # why the upstream is not there

@@ -5,11 +5,13 @@ from __future__ import annotations
 from tocsin.http2 import frames
 from tocsin.http2.frames import FrameError, StreamError
 from tocsin.judgement.call import Call
+from tocsin.memory import STREAMS_AT_ONCE, MemoryAccount, StreamAllowance
 from tocsin.relay.context import RelayContext
 from tocsin.relay.endpoint import Endpoint, EndpointHost
 from tocsin.relay.local_reply import refused_trailers
 from tocsin.relay.stream import Stream
 
+STREAM_BYTES = 1_536  # that an open stream takes, without what waits in it
 MAX_CLOSED_STREAMS = 1_024  # streams ended by the relay, of which frames may still come
 
 
@@ -23,8 +25,10 @@ class ConnectionStreams(EndpointHost):
     downstream: Endpoint
     upstream: Endpoint
 
-    def __init__(self, context: RelayContext) -> None:
+    def __init__(self, context: RelayContext, memory: MemoryAccount) -> None:
         self.context = context
+        self.memory = memory
+        self.allowance = StreamAllowance(memory, STREAM_BYTES)
         self.streams: dict[int, Stream] = {}
         self.closed_streams: dict[int, bool] = {}  # streams that the relay has ended itself
         self.last_stream = 0
@@ -86,6 +90,9 @@ class ConnectionStreams(EndpointHost):
             return False
         stream.drop()
         self.on_stream_closed(stream_id)
+        count, allowance = len(self.streams), self.allowance
+        if allowance.granted - count > 3 * STREAMS_AT_ONCE:
+            allowance.shrink(count)
         return True
 
     def end(self, stream_id: int) -> None:

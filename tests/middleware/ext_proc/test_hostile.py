@@ -160,6 +160,16 @@ def test_floods_are_ended_and_counted(processor: Running, what: str, flood: byte
     assert serves(processor)
 
 
+def test_open_exchanges_count_as_memory(bundle: Path) -> None:
+    with running(configuration(bundle, "127.0.0.1:1", "annotate", max_memory=2 << 20)) as processor:
+        peer = connect(processor.target)
+        peer.send(*(process_stream(stream) for stream in range(1, 4_001, 2)))
+        assert eventually(lambda: limited(processor, "memory") > 500), processor.metrics
+        assert limited(processor, "streams") == 0 and 0 < sample(processor, "tocsin_relay_kept_bytes") < 2 << 20
+        peer.close()
+        assert serves(processor)
+
+
 def test_more_streams_than_there_may_be_are_refused(processor: Running) -> None:
     peer = connect(processor.target)
     peer.send(b"".join(process_stream(number) for number in range(1, 161, 2)))
