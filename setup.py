@@ -70,7 +70,7 @@ def compiled() -> list[object]:
         config.write(TYPES)
         config.flush()
         options = [f"--config-file={config.name}", *files()]
-        modules = list(mypycify(options, group_name="tocsin", debug_level="0"))  # its lines are half of what is installed
+        modules = list(mypycify(options, group_name="tocsin", debug_level="0"))  # what debuggers want is half of all
     name, source = STEPS
     steps = Extension(name, [source], depends=STEPS_INCLUDES, extra_compile_args=STEPS_FLAGS, py_limited_api=True)
     return [*modules, steps]
