@@ -137,12 +137,11 @@ class Batcher:
             self._loop.call_soon(self._flush)
             return
         self._ticks = self._size_last_tick = 0
-        calls, waiting = self._calls, self._waiting
-        self._calls, self._waiting = [], []
+        calls, waiting = self._take()
         if not calls:
             return
         if self.has_runs:
-            self.has_runs = False
+            self.has_runs = bool(self._calls)
             calls, waiting = self._runs_read(calls, waiting)
         if not self._guard.is_blocking:
             self._judge_inline(calls, waiting)
@@ -153,14 +152,29 @@ class Batcher:
             done = self._loop.run_in_executor(self._pool, self._guard.judge, calls)
             done.add_done_callback(lambda _: self._landed(calls, waiting))
 
+    def _take(self) -> tuple[list[Call], list[VerdictCallback]]:
+        """The calls to judge now: within the loop no more than it may judge in a turn, as each has a row at least."""
+        calls, waiting = self._calls, self._waiting
+        if len(calls) <= INLINE_ROWS or self._guard.is_blocking:
+            self._calls, self._waiting = [], []
+            return calls, waiting
+        self._calls, self._waiting = calls[INLINE_ROWS:], waiting[INLINE_ROWS:]
+        self._judge_rest_soon()
+        return calls[:INLINE_ROWS], waiting[:INLINE_ROWS]
+
+    def _judge_rest_soon(self) -> None:
+        """Judge what waits in the next turn, without waiting for more."""
+        self._ticks = MAX_COALESCED_TICKS
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
     def _runs_read(self, calls: list[Call], waiting: list[VerdictCallback]) -> tuple[list[Call], list[VerdictCallback]]:
         """The calls with their runs of messages read; what of a run has to be judged by itself follows in its place."""
         read: list[Call] = []
         callbacks: list[VerdictCallback] = []
         for call, callback in zip(calls, waiting, strict=True):
-            parts: list[Call] = [call]
-            if isinstance(call, MessageRun) and call.reading is None:
-                parts = self._guard.read_run(call)
+            parts = self._guard.read_run(call) if isinstance(call, MessageRun) and call.reading is None else [call]
             read += parts
             callbacks += [callback if parts[0] is call else _OfRun(call, callback, len(parts))] * len(parts)
         return read, callbacks
@@ -192,10 +206,7 @@ class Batcher:
         if later:
             self._calls[:0] = [call for call, _ in pairs if id(call) in later]
             self._waiting[:0] = [callback for call, callback in pairs if id(call) in later]
-            self._ticks = MAX_COALESCED_TICKS
-            if not self._scheduled:
-                self._scheduled = True
-                self._loop.call_soon(self._flush)
+            self._judge_rest_soon()
 
     def _add_large(self, call: Call, waiting: VerdictCallback) -> None:
         """Judge a response in the thread for large ones. When too much waits for that thread, it passes unscored."""
@@ -273,12 +284,8 @@ class _OfRun:
 
 def _size(call: Call) -> int:
     """The bytes of all messages that a call is judged by."""
-    size = 0 if call.response is None else len(call.response)
-    if call.wants_request and call.request is not None:
-        size += len(call.request)
-    for message in call.earlier:
-        size += len(message)
-    return size
+    size = len(call.response or b"") + sum([len(message) for message in call.earlier])
+    return size + len(call.request or b"") if call.wants_request else size
 
 
 class _Future(NamedTuple):

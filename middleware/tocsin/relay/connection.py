@@ -40,7 +40,6 @@ class Connection(ConnectionStreams):
         self.is_retiring = False  # begun under a configuration that asked for less
         self.is_passthrough = False  # not HTTP/2: bytes pass unread
         self.idle_since = context.now()
-        self._deferred = False
         self._draining = False
         self._goaway_owed = False
         self._connecting: asyncio.Task[None] | None = None
@@ -111,21 +110,9 @@ class Connection(ConnectionStreams):
             self._scorer_queue.submit(call, waiting)
             return False
         batcher.submit(call, waiting)
-        if not self._deferred and context.annotates:
-            self._deferred = True
-            context.after_flush.append(self)
+        if context.annotates:
+            self.flush_after_batch()
         return True
-
-    def request_flush(self) -> None:
-        if not self._deferred:
-            self.downstream.write()
-
-    def write_upstream(self) -> None:
-        self.upstream.write()
-
-    def written_after_flush(self) -> None:
-        self._deferred = False
-        self.flush(self.downstream)
 
     def flush(self, side: Endpoint) -> None:
         if side is self.downstream:

@@ -33,6 +33,7 @@ class ConnectionStreams(EndpointHost):
         self.closed_streams: dict[int, bool] = {}  # streams that the relay has ended itself
         self.last_stream = 0
         self.data_frames = 0  # in either direction, of guarded calls and others
+        self._deferred = False  # what the client gets is written after this batch of verdicts
         self.pings_to_client = 0  # which it has not answered yet
 
     # -- what the two kinds do differently
@@ -68,6 +69,25 @@ class ConnectionStreams(EndpointHost):
 
     def on_client_gone(self) -> None:
         """Nothing is written to the client any more."""
+
+    # -- what is written
+
+    def request_flush(self) -> None:
+        if not self._deferred:
+            self.downstream.write()
+
+    def flush_after_batch(self) -> None:
+        if not self._deferred:
+            self._deferred = True
+            self.context.after_flush.append(self)
+
+    def written_after_flush(self) -> None:
+        """The batch of verdicts is complete."""
+        self._deferred = False
+        self.flush(self.downstream)
+
+    def write_upstream(self) -> None:
+        self.upstream.write()
 
     # -- streams begin and end
 

@@ -159,7 +159,7 @@ class HeldStream(GatedStream):
         self._do(gate.on_verdict(call))
         if self._receive_window.later:
             self._catch_up()
-        self._host.request_flush()
+        self._host.flush_after_batch()
 
     def on_deadline(self) -> None:
         """The scoring budget is spent."""

@@ -39,7 +39,12 @@ class ScorerQueue:
             self._context.batcher.submit(call, QueuedResponse(self, on_verdict, size))
             return
         self._context.guard.give_up(call, *fault)
-        asyncio.get_running_loop().call_soon(on_verdict.judged, call)
+        asyncio.get_running_loop().call_soon(self._tell, call, on_verdict)
+
+    def _tell(self, call: Call, on_verdict: VerdictCallback) -> None:
+        """Call back for a response that was not judged, as after a batch."""
+        on_verdict.judged(call)
+        self._context.flushed()
 
     def release(self, size: int) -> None:
         """A response of that size, in bytes, waits no more."""

@@ -43,6 +43,10 @@ class StreamHost(RelayedConnection):
         """Something was put for the upstream: write it."""
         raise NotImplementedError
 
+    def flush_after_batch(self) -> None:
+        """A verdict let something go to the client: write it once for all verdicts of the batch."""
+        raise NotImplementedError
+
     def request_flush(self) -> None:
         """Something was put for the client: write it, unless verdicts of this batch are still to come."""
         raise NotImplementedError
