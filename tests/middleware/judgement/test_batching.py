@@ -55,6 +55,21 @@ def test_turns_that_bring_more_share_a_batch(tmp_path: Path, arrivals: list[int]
     assert all(call.verdict is not None and call.verdict.unscored is None for call in calls)
 
 
+async def test_a_turn_of_the_loop_looks_only_at_those_it_may_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "quick.tocsin"
+    quick_bundle(bundle)
+    guard = inline_guard(settings(1, bundle))
+    judge, sizes = guard.judge, list[int]()
+    monkeypatch.setattr(guard, "judge", lambda calls, most: (sizes.append(len(calls)), judge(calls, most))[1])
+    batcher = Batcher(guard)
+    calls = [call_of(inference(safe_traffic(1), slice(0, 1))) for _ in range(3 * INLINE_ROWS)]
+    await asyncio.wait_for(asyncio.gather(*(batcher.judge(call) for call in calls)), 60)
+    assert sizes == [INLINE_ROWS] * 3
+    assert all(call.verdict is not None and call.verdict.unscored is None for call in calls)
+
+
 def call_of(content: bytes) -> Call:
     call = Call(METHOD, {}, "", False)
     call.response = content
