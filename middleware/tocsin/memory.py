@@ -144,7 +144,7 @@ class StreamAllowance:
 
     def shrink(self, open_count: int) -> None:
         """Release what was charged for streams that have ended, where so many are open and may become more again."""
-        while self.granted - STREAMS_AT_ONCE >= max(FREE_STREAMS, open_count + STREAMS_AT_ONCE):
+        while self.granted > FREE_STREAMS and self.granted - open_count >= 2 * STREAMS_AT_ONCE:
             self.granted -= STREAMS_AT_ONCE
             self._memory.release(STREAMS_AT_ONCE * self._size)
 

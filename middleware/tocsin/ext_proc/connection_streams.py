@@ -30,7 +30,7 @@ from tocsin.http2.frames import (
 from tocsin.http2.headers import HeaderError, HeaderFilter, HeaderReader, HeadersTooLong
 from tocsin.http2.receive_window import ReceiveWindow
 from tocsin.http2.send_window import SendWindow
-from tocsin.memory import STREAMS_AT_ONCE, MemoryAccount, StreamAllowance
+from tocsin.memory import MemoryAccount, StreamAllowance
 from tocsin.relay.frame_rate import FrameRateLimit
 
 STREAM_BYTES = 3_072  # that an open exchange takes, without what waits in it
@@ -188,9 +188,7 @@ class EnvoyStreams(FrameReader, ConnectionHost):
         self.streams.pop(stream_id, None)
         self.send_window.close(stream_id)
         self.receive_window.close(stream_id)
-        count, allowance = len(self.streams), self._allowance
-        if allowance.granted - count > 3 * STREAMS_AT_ONCE:
-            allowance.shrink(count)
+        self._allowance.shrink(len(self.streams))
         self.idle_since = time.monotonic()
 
     def _caught_up(self, streams: list[int]) -> None:

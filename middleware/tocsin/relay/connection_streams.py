@@ -5,7 +5,7 @@ from __future__ import annotations
 from tocsin.http2 import frames
 from tocsin.http2.frames import FrameError, StreamError
 from tocsin.judgement.call import Call
-from tocsin.memory import STREAMS_AT_ONCE, MemoryAccount, StreamAllowance
+from tocsin.memory import MemoryAccount, StreamAllowance
 from tocsin.relay.context import RelayContext
 from tocsin.relay.endpoint import Endpoint, EndpointHost
 from tocsin.relay.local_reply import refused_trailers
@@ -110,9 +110,7 @@ class ConnectionStreams(EndpointHost):
             return False
         stream.drop()
         self.on_stream_closed(stream_id)
-        count, allowance = len(self.streams), self.allowance
-        if allowance.granted - count > 3 * STREAMS_AT_ONCE:
-            allowance.shrink(count)
+        self.allowance.shrink(len(self.streams))
         return True
 
     def end(self, stream_id: int) -> None:
