@@ -94,10 +94,11 @@ def test_importing_every_detector_needs_nothing_that_only_fitting_needs() -> Non
     assert "tocsin_detectors.embedding.rnd" in modules and not {"torch", "onnx", "spox"} & modules
 
 
-def test_a_guard_is_imported_without_the_detectors_and_without_evaluation() -> None:
+def test_a_guard_is_imported_without_the_detectors_evaluation_and_onnx_runtime() -> None:
     modules = imported("import tocsin; tocsin.Guard")
     assert "tocsin_calibration.promise" in modules
     assert not {"tocsin_calibration.evaluation", "tocsin_detectors.embedding", "tocsin_detectors.confidence"} & modules
+    assert "onnxruntime" not in modules  # a tenth of a second, before there is a bundle
 
 
 def test_onnx_runtime_is_imported_where_its_telemetry_is_turned_off_first() -> None:

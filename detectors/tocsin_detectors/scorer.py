@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from tocsin_detectors.errors import GraphError, SignalError
 from tocsin_detectors.free_length import FreeLength
 from tocsin_detectors.observation import Float32, Observations
-from tocsin_detectors.onnx_runtime import onnxruntime
 from tocsin_detectors.sharing import open_session
 from tocsin_detectors.small_graphs.by_width import LARGEST_GRAPH, EvaluatorsByWidth
 from tocsin_detectors.small_graphs.evaluator import MOST_ROWS, Evaluator, evaluator
@@ -39,6 +38,8 @@ class Scorer:
     """
 
     def __init__(self, graph: bytes, *, threads: int = 1) -> None:
+        from tocsin_detectors.onnx_runtime import onnxruntime  # a tenth of a second, which only who has a bundle needs
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -116,6 +117,8 @@ class Scorer:
 
     def try_out(self, signals: Mapping[str, Float32]) -> Float32:
         """The same for a graph that nobody knows yet. Raises GraphError where it fails, or takes longer than TRIAL."""
+        from tocsin_detectors.onnx_runtime import onnxruntime
+
         how = onnxruntime.RunOptions()
         how.log_severity_level = 4  # what fails is raised
         watch = threading.Timer(TRIAL, lambda: setattr(how, "terminate", True))

@@ -11,8 +11,10 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tocsin_detectors.onnx_runtime import onnxruntime
+if TYPE_CHECKING:
+    from tocsin_detectors.onnx_runtime import onnxruntime
 
 FOLDER = "TOCSIN_SHARED_GRAPHS"  # the environment variable that names a folder of this process and its children alone
 LEAST = 1 << 20  # bytes of a graph that are worth it
@@ -21,6 +23,8 @@ GRAPH, WEIGHTS = "graph.onnx", "weights.bin"
 
 def open_session(graph: bytes, options: onnxruntime.SessionOptions) -> tuple[onnxruntime.InferenceSession, bool]:
     """A session, and whether its weights are shared: where FOLDER is set, the graph large, and the folder writable."""
+    from tocsin_detectors.onnx_runtime import onnxruntime  # a tenth of a second, which only who has a bundle needs
+
     folder = os.environ.get(FOLDER)
     if folder and len(graph) >= LEAST:
         try:
@@ -35,6 +39,8 @@ def open_session(graph: bytes, options: onnxruntime.SessionOptions) -> tuple[onn
 
 def _written(graph: bytes, folder: Path, options: onnxruntime.SessionOptions) -> Path | None:
     """The graph's file, written by whoever comes first; None when ONNX Runtime could not."""
+    from tocsin_detectors.onnx_runtime import onnxruntime
+
     final = folder / hashlib.sha256(graph).hexdigest()
     if not final.exists():
         staged = Path(tempfile.mkdtemp(dir=folder))
