@@ -100,11 +100,19 @@ class MessageDeframer:
         if self._skip > size:
             self._skip -= size
             return True
-        if self._skip or not keeps or size < SMALL_PIECE or len(self._head) < PREFIX_SIZE:
+        if self._skip or not keeps or size < SMALL_PIECE or len(self._head) < PREFIX_SIZE or not self.reads:
             return False
-        if self.missing <= size or not self.reads or self._memory.lacks_room:
+        if int.from_bytes(self._head[1:], "big") - self._kept_size <= size:
             return False
-        self._keep(memoryview(data)[start:stop])
+        memory = self._memory
+        if memory.charge(size) and memory.lacks_room:
+            memory.release(size)
+            return False
+        if self._small:
+            self._pieces.append(bytes(self._small))
+            self._small = bytearray()
+        self._pieces.append(memoryview(data)[start:stop])
+        self._kept_size += size
         return True
 
     def feed(self, payload: bytes) -> Iterator[Message]:

@@ -55,10 +55,23 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return HEADER.pack(length >> 8, length & 0xFF, kind, flags, stream) + payload
 
 
-def data_frame(flags: int, stream: int, payload: bytes | memoryview) -> bytes:
-    """A DATA frame, of which the payload may be a part of something larger: it is copied once."""
+def data_frames(flags: int, stream: int, payload: bytes | memoryview) -> bytes:
+    """DATA frames of a size that every peer takes, the last of them with `flags`. The payload, which may be a part of
+    something larger, is copied once.
+    """
     length = len(payload)
-    return b"".join((HEADER.pack(length >> 8, length & 0xFF, DATA, flags, stream), payload))
+    if length <= DEFAULT_MAX_FRAME_SIZE:
+        return b"".join((HEADER.pack(length >> 8, length & 0xFF, DATA, flags, stream), payload))
+    view = memoryview(payload)
+    full = HEADER.pack(DEFAULT_MAX_FRAME_SIZE >> 8, DEFAULT_MAX_FRAME_SIZE & 0xFF, DATA, 0, stream)
+    parts: list[bytes | memoryview] = []
+    at = 0
+    while length - at > DEFAULT_MAX_FRAME_SIZE:
+        parts += full, view[at : at + DEFAULT_MAX_FRAME_SIZE]
+        at += DEFAULT_MAX_FRAME_SIZE
+    rest = length - at
+    parts += HEADER.pack(rest >> 8, rest & 0xFF, DATA, flags, stream), view[at:]
+    return b"".join(parts)
 
 
 def goaway(last_stream: int, code: int, message: str = "") -> bytes:

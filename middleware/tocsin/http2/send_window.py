@@ -27,7 +27,7 @@ class Writes(Protocol):
     """A side of the relay, for what is to be written to its peer."""
 
     def put(self, frame: bytes) -> None:
-        """Write a whole frame."""
+        """Write a frame, or several, none of them in part."""
         ...
 
 
@@ -246,16 +246,19 @@ class SendWindow:
             if size:
                 if self.is_paused or self._unwritten >= MOST_UNWRITTEN:
                     break
-                room = min(self._window, self._initial + send_queue.window, DEFAULT_MAX_FRAME_SIZE)
+                # Whole frames: where the last one passes what may be unwritten, none follows it.
+                unwritten_room = MOST_UNWRITTEN - self._unwritten + DEFAULT_MAX_FRAME_SIZE - 1
+                unwritten_room -= unwritten_room % DEFAULT_MAX_FRAME_SIZE
+                room = min(self._window, self._initial + send_queue.window, unwritten_room)
                 if room <= 0:
                     break
                 if size > room:
                     rest = memoryview(payload)
-                    put(frames.data_frame(flags & ~END_STREAM, stream, rest[:room]))
+                    put(frames.data_frames(flags & ~END_STREAM, stream, rest[:room]))
                     queue[0] = (_lean(rest[room:]), flags)
                     size = room
                 else:
-                    put(frames.data_frame(flags, stream, payload))
+                    put(frames.data_frames(flags, stream, payload))
                     queue.popleft()
             else:
                 put(frames.frame(DATA, flags, stream))

@@ -199,10 +199,16 @@ def fields_with_length(raw: bytes, at: int, end: int, number: int, most: int = 0
         fields += 1
         if fields > most > 0:
             return []
-        tag, at = varint(raw, at)
+        tag = raw[at]
+        at += 1
+        if tag >= 0x80:
+            tag, at = varint(raw, at - 1)
         wire = tag & 7
         if wire == 2:
-            length, at = varint(raw, at)
+            length = raw[at]
+            at += 1
+            if length >= 0x80:
+                length, at = varint(raw, at - 1)
             if tag >> 3 == number:
                 places.append((at, at + length))
             at += length

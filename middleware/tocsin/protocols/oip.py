@@ -150,9 +150,9 @@ def _apart(content: bytes, number: int) -> tuple[bytes, Sequence[bytes]]:
         return content, ()
     if not places or places[-1][1] > len(content):
         return content, ()
-    rest, end = [], 0
+    rest, end, tag = [], 0, encoded_varint(number << 3 | 2)
     for start, stop in places:
-        head = encoded_varint(number << 3 | 2) + encoded_varint(stop - start)
+        head = tag + encoded_varint(stop - start)
         if content[start - len(head) : start] != head:  # a longer form of the same numbers, or none that is valid
             return content, ()
         rest.append(content[end : start - len(head)])

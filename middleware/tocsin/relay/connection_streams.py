@@ -5,7 +5,7 @@ from __future__ import annotations
 from tocsin.http2 import frames
 from tocsin.http2.frames import FrameError, StreamError
 from tocsin.judgement.call import Call
-from tocsin.memory import MemoryAccount, StreamAllowance
+from tocsin.memory import FREE_STREAMS, MemoryAccount, StreamAllowance
 from tocsin.relay.context import RelayContext
 from tocsin.relay.endpoint import Endpoint, EndpointHost
 from tocsin.relay.local_reply import refused_trailers
@@ -110,7 +110,8 @@ class ConnectionStreams(EndpointHost):
             return False
         stream.drop()
         self.on_stream_closed(stream_id)
-        self.allowance.shrink(len(self.streams))
+        if self.allowance.granted > FREE_STREAMS:
+            self.allowance.shrink(len(self.streams))
         return True
 
     def end(self, stream_id: int) -> None:

@@ -157,6 +157,7 @@ class RelayContext:
 
     def flushed(self) -> None:
         """A batch is judged."""
-        waiting, self.after_flush = self.after_flush, []
-        for connection in waiting:
-            connection.written_after_flush()
+        if self.after_flush:
+            waiting, self.after_flush = self.after_flush, []
+            for connection in waiting:
+                connection.written_after_flush()

@@ -102,7 +102,7 @@ class Endpoint(FrameSplitter):
             self.peer.place_waiting()
 
     def put(self, frame: bytes) -> None:
-        """Write a whole frame to this peer, not into the middle of another."""
+        """Write a frame to this peer, or several: whole ones, and not into the middle of another."""
         (self.out if self.peer.between_frames else self.waiting).append(frame)
 
     def take_frames_up_to(self, size: int | None) -> None:

@@ -55,7 +55,8 @@ class HeldStream(GatedStream):
         if state == DONE:
             return
         if state != PASSING:
-            self._assemble(payload)
+            if self._response is None or not self._response.take_part(payload, 0, len(payload), keeps=True):
+                self._assemble(payload)
         elif payload:
             self._send_window.send(self._id, payload)
         if ended:

@@ -35,10 +35,17 @@ class Receiver:
         self.room, self.initial = INITIAL_WINDOW, INITIAL_WINDOW
         self.rooms: dict[int, int] = {}
 
-    def put(self, frame: bytes) -> None:
-        high, low, kind, flags, stream = HEADER.unpack_from(frame)
-        payload = frame[9:]
-        assert len(payload) == high << 8 | low
+    def put(self, frames: bytes) -> None:
+        while frames:
+            high, low, *_ = HEADER.unpack_from(frames)
+            end = HEADER.size + (high << 8 | low)
+            assert len(frames) >= end, "a frame is not whole"
+            self._take(frames[:end])
+            frames = frames[end:]
+
+    def _take(self, frame: bytes) -> None:
+        _, _, kind, flags, stream = HEADER.unpack_from(frame)
+        payload = frame[HEADER.size :]
         assert stream not in self.ended, "something comes after the end"
         if kind == DATA:
             self.room -= len(payload)
