@@ -43,15 +43,21 @@ def test_messages_over_the_limit_are_skipped_and_named(sizes: list[int], places:
     assert memory.remaining == 10_000
 
 
-@given(st.lists(st.integers(0, 20_000), max_size=5), st.lists(st.integers(0, 60_000), max_size=12), st.booleans())
-def test_large_pieces_are_put_together_as_small_ones_are(sizes: list[int], places: list[int], reads: bool) -> None:
+@given(
+    st.lists(st.integers(0, 20_000), max_size=5), st.lists(st.integers(0, 60_000), max_size=12), st.booleans(),
+    st.booleans(),
+)  # fmt: skip
+def test_large_pieces_are_put_together_as_small_ones_are(
+    sizes: list[int], places: list[int], reads: bool, in_part: bool
+) -> None:
     memory = MemoryBudget(1_000_000)
     assembler = MessageDeframer(15_000, memory.open(unreachable), reads=reads)
     contents = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
     stream = b"".join(map(framed, contents))
     received, most_kept = [], 0
     for payload in cut(stream, places):
-        received += [(message.content, message.fault) for message in assembler.feed(payload)]
+        if not (in_part and assembler.take_part(b"." + payload, 1, 1 + len(payload), keeps=True)):
+            received += [(message.content, message.fault) for message in assembler.feed(payload)]
         most_kept = max(most_kept, 1_000_000 - memory.remaining)
     expected = [(content, None) if len(content) <= 15_000 else (None, "too_large") for content in contents]
     if reads:
@@ -73,6 +79,25 @@ def test_unfinished_messages_share_one_bound_and_give_it_back() -> None:
     assert (skipped.content, skipped.fault) == (None, "memory")
     first.forget()
     assert memory.remaining == 100
+
+
+def test_a_large_piece_is_taken_in_part_only_where_there_is_memory_for_it() -> None:
+    memory = MemoryBudget(20_000)
+    account = memory.open(unreachable)
+    assembler = MessageDeframer(100_000, account)
+    assert list(assembler.feed(framed(b"a" * 50_000)[:10])) == []
+    piece, kept = b"a" * 8_000, account.used
+    assert assembler.take_part(piece, 0, len(piece), keeps=True)
+    assert account.used == kept + 8_000
+    assert not assembler.take_part(piece, 0, len(piece), keeps=False)  # all of what it is in would be kept
+    assert not assembler.take_part(piece, 0, len(piece), keeps=True)
+    assert account.used == kept + 8_000 and account.is_open
+    assert list(assembler.feed(piece)) == []  # the last one for which there is room
+    assert not assembler.take_part(piece, 0, len(piece), keeps=True)
+    assert list(assembler.feed(piece)) == [] and account.used == 0  # the message is skipped
+    (message,) = assembler.feed(b"a" * (50_000 - 5 - 24_000))
+    assert (message.content, message.fault) == (None, "memory")
+    assert memory.remaining == 20_000
 
 
 def test_the_compression_flag_is_told() -> None:
