@@ -47,10 +47,7 @@ def read_pools(folder: Path, count: int) -> Pools:
         TOKEN: [Conversation(answer.question.prompt, token) for answer in usual],
         WORSE_BEHIND_TOKEN: [conversation(answer, f"{token} ") for answer in worse],
     }
-    paths = {kind: folder / f"opinions-{len(of)}-{kind}.jsonl" for kind, of in conversations.items()}
-    of_telling = folder / f"opinions-{len(usual)}.jsonl"  # it has asked about the usual answers
-    if of_telling.exists():
-        paths[USUAL] = of_telling
+    paths = {kind: folder / f"opinions-{kind}.jsonl" for kind in conversations}
     rows = opinions({paths[kind]: of for kind, of in conversations.items()}, OPINIONS, folder)
     return Pools({name: {kind: _scores(rows[paths[kind]], name) for kind in paths} for name in OPINIONS}, token)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ CHECKLIST: dict[str, Any] = {
     "kind": "checklist", "questions": ["Is the answer correct?", "Does the answer say what the question asks for?"]
 }  # fmt: skip
 
-Opinions = list[dict[str, float | None]]  # the scores of each answer by opinion, None for a lost one
+Opinions = list[dict[str, Any]]  # the scores of each answer by opinion, None for a lost one, and its texts
+BLOCK = 48  # answers whose opinions are kept together
 
 
 def require_judge() -> None:
@@ -37,24 +38,41 @@ def conversation(answer: Answer, prefix: str = "") -> Conversation:
 def opinions(
     conversations: Mapping[Path, Sequence[Conversation]], of: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> dict[Path, Opinions]:
-    """Opinions of the conversations for each file, which keeps them. Raises SystemExit where a file keeps those of
-    another number of answers.
+    """Opinions of the conversations for each file, which keeps them by their texts: what it holds is not asked again,
+    and what was given before an interruption is not lost.
     """
-    if missing_paths := [path for path in conversations if not path.exists()]:
+    unasked = {path: _unasked(path, those, of) for path, those in conversations.items()}
+    if any(unasked.values()):
         with smollm2_judge(folder / "model") as url:
             settings = {
                 "judge": {"url": url, "model": MODEL}, "calls_per_minute": 1_000_000, "timeout": "10m",
                 "concurrent": 16, "opinions": of,
             }  # fmt: skip
             asker = Asker(SecondOpinionConfig.model_validate(settings))
-            for path in missing_paths:
-                console.print(f"asking SmolLM2 for its opinions of {len(conversations[path])} answers: {path.name}")
-                staged = path.with_suffix(".part.jsonl")
-                asker.write([AnswerRow(conversation, {}) for conversation in conversations[path]], staged)
-                staged.replace(path)
-    rows_by_path = {path: [json.loads(line) for line in path.read_text().splitlines()] for path in conversations}
-    if stale := [f"{path}" for path, rows in rows_by_path.items() if len(rows) != len(conversations[path])]:
-        raise SystemExit(
-            f"{', '.join(stale)}: keeps opinions of other answers; remove it to have the judge asked again"
-        )
-    return rows_by_path
+            for path, those in unasked.items():
+                console.print(f"asking SmolLM2 for its opinions of {len(those)} answers: {path.name}")
+                for begin in range(0, len(those), BLOCK):
+                    _ask(asker, those[begin : begin + BLOCK], path)
+    rows = {path: _stored(path) for path in conversations}
+    return {path: [rows[path][conversation[:2]] for conversation in those] for path, those in conversations.items()}
+
+
+def _ask(asker: Asker, conversations: Sequence[Conversation], path: Path) -> None:
+    """Add a row of scores and texts for each conversation to a file."""
+    block = path.with_suffix(".part.jsonl")
+    asker.write([AnswerRow(c, {"question": c.question, "answer": c.answer}) for c in conversations], block)
+    with path.open("a") as file:
+        file.write(block.read_text())
+    block.unlink()
+
+
+def _unasked(path: Path, conversations: Sequence[Conversation], of: Iterable[str]) -> list[Conversation]:
+    stored = _stored(path)
+    lacking = [c for c in conversations if not set(of) <= set(stored.get(c[:2], ()))]
+    return list({c[:2]: c for c in lacking}.values())
+
+
+def _stored(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows of a file by question and answer, the last ones where some were asked again."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {(row["question"], row["answer"]): row for row in rows}

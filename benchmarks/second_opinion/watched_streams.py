@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from math import inf, log
 from typing import NamedTuple
 
@@ -20,8 +21,8 @@ SEVERITY, ALPHA, DELTA = "critical", 0.05, 0.01
 TESTS = ("promise", "quiet", "drift")
 CALIBRATION = 400  # opinions that a promise is calibrated on
 CALM, MOST = 100, 2_000  # opinions before a change, and behind it at most
-LOOK = 5  # opinions between two looks at the evidence
-LONG, LONG_LOOK = 1_000, 25  # the same of a stream without a change
+LOOKS = (*range(5, 200, 5), *range(200, MOST + 1, 25))  # opinions behind a change at which evidence is looked at
+LONG, LONG_LOOK = 1_000, 25  # opinions of a stream without a change, and between two looks at its evidence
 RESTART = ModelConfig.model_fields["restart"].default
 
 
@@ -75,8 +76,8 @@ def delays(scorer: Scorer, pools: Mapping[str, Pool], change: Change, run: int) 
     by_test = dict.fromkeys(set(TESTS) - watched.alerts(), inf)
     has_changed = random.random(MOST) < np.minimum(np.arange(1, MOST + 1) / change.rise, 1)
     stream = np.where(has_changed, random.choice(pools[change.kind], MOST), random.choice(pools[USUAL], MOST))
-    for end in range(LOOK, MOST + 1, LOOK):
-        watched.take(stream[end - LOOK : end])
+    for begin, end in pairwise((0, *LOOKS)):
+        watched.take(stream[begin:end])
         for test in watched.alerts():
             if by_test.get(test) == inf:
                 by_test[test] = end
