@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.judge import FAILURE, Judge
 from benchmarks.report import Check, console
-from benchmarks.second_opinion.pools import TOKEN, USUAL, WORSE, WORSE_BEHIND_TOKEN, Pools, read_pools
+from benchmarks.second_opinion.pools import RIGHT, TOKEN, USUAL, WORSE, WORSE_BEHIND_TOKEN, WRONG, Pools, read_pools
 from benchmarks.second_opinion.watched_streams import ALPHA, DELTA, LONG, MOST, TESTS, Change, calm, delays
 from tocsin_detectors import External, Observations, compile
 from tocsin_detectors.separation import auroc
@@ -28,7 +28,9 @@ WITHIN = 0.9  # of the runs that find a sudden change
 SUDDEN = "a worse model"
 CHANGES = (
     Change(SUDDEN, WORSE),
-    Change("a worse model, for ever more calls", WORSE, RISE),
+    Change("a worse model, for ever more calls", WORSE, rise=RISE),
+    Change("wrong answers after right ones", WRONG, RIGHT),
+    Change("ever more wrong answers", WRONG, RIGHT, RISE),
     Change("one token for an answer", TOKEN),
     Change("a worse model, behind the token", WORSE_BEHIND_TOKEN),
 )

@@ -17,7 +17,8 @@ from tocsin.protocols.texts import Conversation
 from tocsin_detectors import ATTACKS
 
 OPINIONS: dict[str, dict[str, Any]] = {"rating": RATING, "checklist": CHECKLIST}
-USUAL, WORSE, TOKEN, WORSE_BEHIND_TOKEN = "usual", "worse", "token", "worse-behind-token"
+USUAL, RIGHT, WRONG, TOKEN = "usual", "right", "wrong", "token"
+WORSE, WORSE_BEHIND_TOKEN = "worse", "worse-behind-token"
 
 Pool = NDArray[np.float32]
 
@@ -43,13 +44,15 @@ def read_pools(folder: Path, count: int) -> Pools:
     token = _best_token(folder)
     conversations: dict[str, Sequence[Conversation]] = {
         USUAL: [conversation(answer) for answer in usual],
+        RIGHT: [conversation(answer) for answer in usual if answer.right],
+        WRONG: [conversation(answer) for answer in usual if not answer.right],
         WORSE: [conversation(answer) for answer in worse],
         TOKEN: [Conversation(answer.question.prompt, token) for answer in usual],
         WORSE_BEHIND_TOKEN: [conversation(answer, f"{token} ") for answer in worse],
     }
-    paths = {kind: folder / f"opinions-{kind}.jsonl" for kind in conversations}
-    rows = opinions({paths[kind]: of for kind, of in conversations.items()}, OPINIONS, folder)
-    return Pools({name: {kind: _scores(rows[paths[kind]], name) for kind in paths} for name in OPINIONS}, token)
+    path_of = {kind: folder / f"opinions-{USUAL if kind in (RIGHT, WRONG) else kind}.jsonl" for kind in conversations}
+    by_kind = {kind: opinions(path_of[kind], of, OPINIONS, folder) for kind, of in conversations.items()}
+    return Pools({name: {kind: _scores(rows, name) for kind, rows in by_kind.items()} for name in OPINIONS}, token)
 
 
 def _best_token(folder: Path) -> str:
@@ -58,7 +61,7 @@ def _best_token(folder: Path) -> str:
     questions = [pair.question for pair in read_pairs(None)]
     path = folder / "opinions-attacks.jsonl"
     rows = [Conversation(question, attack) for attack in attacks for question in questions]
-    rated = opinions({path: rows}, {"rating": RATING}, folder)[path]
+    rated = opinions(path, rows, {"rating": RATING}, folder)
     scores = np.array([np.nan if row["rating"] is None else row["rating"] for row in rated])
     shortfall = np.nanmean(scores.reshape(len(attacks), len(questions)), axis=1)
     best = attacks[int(np.nanargmin(shortfall))]

@@ -36,25 +36,23 @@ def conversation(answer: Answer, prefix: str = "") -> Conversation:
 
 
 def opinions(
-    conversations: Mapping[Path, Sequence[Conversation]], of: Mapping[str, Mapping[str, Any]], folder: Path
-) -> dict[Path, Opinions]:
-    """Opinions of the conversations for each file, which keeps them by their texts: what it holds is not asked again,
-    and what was given before an interruption is not lost.
+    path: Path, conversations: Sequence[Conversation], of: Mapping[str, Mapping[str, Any]], folder: Path
+) -> Opinions:
+    """Opinions of the conversations. `path` keeps them by their texts: what it holds is not asked again, and what was
+    given before an interruption is not lost. `folder` gets the judge's logs.
     """
-    unasked = {path: _unasked(path, those, of) for path, those in conversations.items()}
-    if any(unasked.values()):
+    if unasked := _unasked(path, conversations, of):
+        console.print(f"asking SmolLM2 for its opinions of {len(unasked)} answers: {path.name}")
         with smollm2_judge(folder / "model") as url:
             settings = {
                 "judge": {"url": url, "model": MODEL}, "calls_per_minute": 1_000_000, "timeout": "10m",
                 "concurrent": 16, "opinions": of,
             }  # fmt: skip
             asker = Asker(SecondOpinionConfig.model_validate(settings))
-            for path, those in unasked.items():
-                console.print(f"asking SmolLM2 for its opinions of {len(those)} answers: {path.name}")
-                for begin in range(0, len(those), BLOCK):
-                    _ask(asker, those[begin : begin + BLOCK], path)
-    rows = {path: _stored(path) for path in conversations}
-    return {path: [rows[path][conversation[:2]] for conversation in those] for path, those in conversations.items()}
+            for begin in range(0, len(unasked), BLOCK):
+                _ask(asker, unasked[begin : begin + BLOCK], path)
+    rows = _stored(path)
+    return [rows[conversation[:2]] for conversation in conversations]
 
 
 def _ask(asker: Asker, conversations: Sequence[Conversation], path: Path) -> None:

@@ -81,7 +81,7 @@ def _opinions(answers: Sequence[Answer], folder: Path) -> list[dict[str, Any]]:
     references.write_text("\n".join(json.dumps({"question": q, "answer": text}) for q, text in right.items()))
     path = folder / "opinions-usual.jsonl"
     of = OPINIONS | {"reference": {"kind": "reference", "references": references}}
-    rows = opinions({path: [conversation(answer) for answer in answers]}, of, folder)[path]
+    rows = opinions(path, [conversation(answer) for answer in answers], of, folder)
     return [{**row, COMBINED: score} for row, score in zip(rows, _combined(rows), strict=True)]
 
 

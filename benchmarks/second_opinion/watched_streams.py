@@ -27,10 +27,11 @@ RESTART = ModelConfig.model_fields["restart"].default
 
 
 class Change(NamedTuple):
-    """What comes instead of usual answers, and over how many opinions its share rises to all."""
+    """Which answers come instead of which, and over how many opinions their share rises to all."""
 
     name: str
     kind: str
+    before: str = USUAL
     rise: int = 1
 
 
@@ -71,11 +72,11 @@ def delays(scorer: Scorer, pools: Mapping[str, Pool], change: Change, run: int) 
     alerted before the change came.
     """
     random = np.random.default_rng([11, run])
-    watched = Watched(scorer, random.choice(pools[USUAL], CALIBRATION), run)
-    watched.take(random.choice(pools[USUAL], CALM))
+    watched = Watched(scorer, random.choice(pools[change.before], CALIBRATION), run)
+    watched.take(random.choice(pools[change.before], CALM))
     by_test = dict.fromkeys(set(TESTS) - watched.alerts(), inf)
     has_changed = random.random(MOST) < np.minimum(np.arange(1, MOST + 1) / change.rise, 1)
-    stream = np.where(has_changed, random.choice(pools[change.kind], MOST), random.choice(pools[USUAL], MOST))
+    stream = np.where(has_changed, random.choice(pools[change.kind], MOST), random.choice(pools[change.before], MOST))
     for begin, end in pairwise((0, *LOOKS)):
         watched.take(stream[begin:end])
         for test in watched.alerts():
