@@ -1,1 +1,1 @@
-"""Second opinions: their cost to the relay, what they tell of wrong answers, and how soon of a change."""
+"""Second opinions: their cost to the relay, what they tell of wrong answers, and whether they show a change."""

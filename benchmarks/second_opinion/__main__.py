@@ -1,4 +1,4 @@
-"""Second opinions: what they cost the relay, what a real judge tells of wrong answers, and how soon of a change.
+"""Second opinions: what they cost the relay, what a real judge tells of wrong answers, and whether they show a change.
 
     python -m benchmarks.second_opinion --json second_opinion.json              # what they cost: a minute or two
     python -m benchmarks.second_opinion --only telling                          # asks SmolLM2, or reads what is kept
@@ -23,7 +23,7 @@ def main() -> None:
         __doc__ or "",
         rounds={"type": int, "default": 15, "help": "how often the CPU of each way is measured"},
         answers={"type": int, "default": 200, "help": "answers of each kind that the judge is asked about"},
-        runs={"type": int, "default": 200, "help": "streams that are drawn for each change, and without one"},
+        runs={"type": int, "default": 100, "help": "streams that are drawn for each change, and without one"},
         kept={"type": Path, "default": Path(".demo/streams"), "help": "where answers and opinions are kept"},
         only={"nargs": "*", "default": ["cost"], "choices": PARTS, "help": "the parts to run"},
     )

@@ -1,9 +1,9 @@
 """How soon evidence tells that opinions have changed, and how often it cries wolf while they have not.
 
-Each run draws its own calibration set and its own stream, with replacement, from a pool of opinions that a real judge
-gave of real answers. So calibration and a calm stream are exchangeable, whatever the pool is, and false alerts obey the
-exact law; delays are those of a deployment whose opinions are distributed as the pool is. What is drawn goes through
-the promise and the evidence that the relay keeps for an opinion.
+Each run draws its own calibration set and its own stream from pools of opinions that a real judge gave of real answers.
+A stream with a change holds each opinion once at most, so that it ends when there are no more. Calm streams are drawn
+with replacement from one pool, as are their calibration sets: both are exchangeable, whatever the pool is, and false
+alerts obey the exact law. What is drawn goes through the promise and the evidence that the relay keeps for an opinion.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from rich.table import Table
 from benchmarks.judge import FAILURE, Judge
 from benchmarks.report import Check, console
 from benchmarks.second_opinion.pools import RIGHT, TOKEN, USUAL, WORSE, WORSE_BEHIND_TOKEN, WRONG, Pools, read_pools
-from benchmarks.second_opinion.watched_streams import ALPHA, DELTA, LONG, MOST, TESTS, Change, calm, delays
+from benchmarks.second_opinion.watched_streams import ALPHA, DELTA, LONG, OTHER_HALF, TESTS, Change, calm, delays
 from tocsin_detectors import External, Observations, compile
 from tocsin_detectors.separation import auroc
 
 SHARE = 0.05  # of the calls that is drawn, for delays in responses
-RISE = 1_000  # opinions over which the share of worse answers rises from none to all
 WITHIN = 0.9  # of the runs that find a sudden change
 SUDDEN = "a worse model"
 CHANGES = (
     Change(SUDDEN, WORSE),
-    Change("a worse model, for ever more calls", WORSE, rise=RISE),
+    Change("a worse model, for ever more calls", WORSE, slowly=True),
     Change("wrong answers after right ones", WRONG, RIGHT),
-    Change("ever more wrong answers", WRONG, RIGHT, RISE),
+    Change("ever more wrong answers", WRONG, RIGHT, slowly=True),
     Change("one token for an answer", TOKEN),
     Change("a worse model, behind the token", WORSE_BEHIND_TOKEN),
+    Change("other answers, no change", OTHER_HALF),
 )
 
 
@@ -52,6 +52,9 @@ def changes(folder: Path, count: int, runs: int) -> tuple[dict[str, Any], list[C
             facts[change.name] = _summed_up([delays(scorer, by_kind, change, run) for run in range(runs)])
             for test, of_test in facts[change.name].items():
                 table.add_row(opinion, change.name, test, *_shown(of_test))
+                if change.kind == OTHER_HALF:
+                    alerts = round((of_test["found"] or 0) * runs)
+                    judge.binomial(f"{opinion}: {change.name}, {test} alerts", DELTA, alerts, runs, exact=False)
         quiet_time = calm(scorer, by_kind[USUAL], runs)
         facts["calm"] = {"alerts": quiet_time.alerts, "alarms": quiet_time.alarms, "opinions": runs * LONG}
         results["opinions"][opinion] = facts
@@ -77,7 +80,7 @@ def _calm_checks(judge: Judge) -> list[Check]:
 
 def _summed_up(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
     """By evidence, the share of runs that found the change, and of their delays in opinions the median and the middle
-    90%, None where that is above MOST.
+    90%, None where the opinions did not suffice.
     """
     result: dict[str, dict[str, float | None]] = {}
     for test in TESTS:
@@ -91,10 +94,11 @@ def _summed_up(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float
 
 def _shown(facts: Mapping[str, float | None]) -> tuple[str, str, str, str]:
     """The share found, the median, the range, and the median in responses, as text."""
-    most, median = f"> {MOST:,}", facts["median"]
-    shown = {name: most if (delay := facts[name]) is None else f"{delay:g}" for name in ("median", "low", "high")}
-    responses = f"> {MOST / SHARE:,.0f}" if median is None else f"{median / SHARE:,.0f}"
-    return f"{facts['found']:.0%}", shown["median"], f"{shown['low']} to {shown['high']}", responses
+    median = facts["median"]
+    shown = {name: "-" if (delay := facts[name]) is None else f"{delay:g}" for name in ("median", "low", "high")}
+    responses = "-" if median is None else f"{median / SHARE:,.0f}"
+    of_most = "-" if facts["low"] is None else f"{shown['low']} to {shown['high']}"
+    return f"{facts['found']:.0%}", shown["median"], of_most, responses
 
 
 def _print_pools(pools: Pools) -> dict[str, Any]:

@@ -1,9 +1,12 @@
-"""Streams of opinions drawn from pools, and the promise and evidence that the relay keeps for an opinion."""
+"""Streams of opinions drawn from pools, and the promise and evidence that the relay keeps for an opinion.
+
+A stream with a change holds each opinion at most once. Drawn with replacement, two pools of opinions of the very same
+kind of answers would soon be told apart: what repeats is the luck of the pool, and no change of the answers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from math import inf, log
 from typing import NamedTuple
 
@@ -18,21 +21,23 @@ from tocsin_calibration import FalseAlarmLaw, calibrate
 from tocsin_detectors import Observations, Scorer
 
 SEVERITY, ALPHA, DELTA = "critical", 0.05, 0.01
+OTHER_HALF = "other half"
 TESTS = ("promise", "quiet", "drift")
-CALIBRATION = 400  # opinions that a promise is calibrated on
-CALM, MOST = 100, 2_000  # opinions before a change, and behind it at most
-LOOKS = (*range(5, 200, 5), *range(200, MOST + 1, 25))  # opinions behind a change at which evidence is looked at
-LONG, LONG_LOOK = 1_000, 25  # opinions of a stream without a change, and between two looks at its evidence
+CALIBRATED = 2 / 3  # of the opinions before a change, those that a promise is calibrated on; the others are judged
+LOOK = 5  # opinions between two looks at the evidence
+CALIBRATION, LONG, LONG_LOOK = 400, 1_000, 25  # of a stream without a change, drawn with replacement from one pool
 RESTART = ModelConfig.model_fields["restart"].default
 
 
 class Change(NamedTuple):
-    """Which answers come instead of which, and over how many opinions their share rises to all."""
+    """Which answers come instead of which: all at once, or `slowly`, their share rising steadily while those before
+    last. Of OTHER_HALF, half of the opinions come instead of the other half, which each run draws anew: no change.
+    """
 
     name: str
     kind: str
     before: str = USUAL
-    rise: int = 1
+    slowly: bool = False
 
 
 class Calm(NamedTuple):
@@ -68,23 +73,40 @@ class Watched:
 
 
 def delays(scorer: Scorer, pools: Mapping[str, Pool], change: Change, run: int) -> dict[str, float]:
-    """Opinions from a change until each evidence finds it, infinite where it does not; without evidence that has
-    alerted before the change came.
+    """Opinions from the beginning of a change until each evidence finds it, infinite where it does not before there are
+    no more; without evidence that has alerted before.
     """
     random = np.random.default_rng([11, run])
-    watched = Watched(scorer, random.choice(pools[change.before], CALIBRATION), run)
-    watched.take(random.choice(pools[change.before], CALM))
+    before = random.permutation(pools[change.before])
+    if change.kind == OTHER_HALF:
+        before, after = np.array_split(before, 2)
+    else:
+        after = random.permutation(pools[change.kind])
+    calibration, rest = np.split(before, [round(len(before) * CALIBRATED)])
+    watched = Watched(scorer, calibration, run)
+    if change.slowly:
+        stream = _mixed(rest, after, random)
+    else:
+        watched.take(rest)
+        stream = after
     by_test = dict.fromkeys(set(TESTS) - watched.alerts(), inf)
-    has_changed = random.random(MOST) < np.minimum(np.arange(1, MOST + 1) / change.rise, 1)
-    stream = np.where(has_changed, random.choice(pools[change.kind], MOST), random.choice(pools[change.before], MOST))
-    for begin, end in pairwise((0, *LOOKS)):
-        watched.take(stream[begin:end])
+    for begin in range(0, len(stream), LOOK):
+        watched.take(stream[begin : begin + LOOK])
         for test in watched.alerts():
             if by_test.get(test) == inf:
-                by_test[test] = end
-        if inf not in by_test.values():
-            break
+                by_test[test] = min(begin + LOOK, len(stream))
     return by_test
+
+
+def _mixed(before: Pool, after: Pool, random: np.random.Generator) -> Pool:
+    """All of both, the share of `after` rising from none at the beginning to all when those of `before` have ended."""
+    rise = 2 * len(before)
+    share = np.minimum(np.arange(1, len(before) + len(after) + 1) / rise, 1)
+    is_after = random.random(len(share)) < share
+    is_after[np.cumsum(~is_after) > len(before)] = True  # there are no more of them
+    is_after[np.cumsum(is_after) > len(after)] = False
+    left = iter(before.tolist()), iter(after.tolist())
+    return np.array([value for of in is_after if (value := next(left[int(of)], None)) is not None], np.float32)
 
 
 def calm(scorer: Scorer, usual: Pool, runs: int) -> Calm:
