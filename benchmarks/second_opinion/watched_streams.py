@@ -105,8 +105,8 @@ def _mixed(before: Pool, after: Pool, random: np.random.Generator) -> Pool:
     is_after = random.random(len(share)) < share
     is_after[np.cumsum(~is_after) > len(before)] = True  # there are no more of them
     is_after[np.cumsum(is_after) > len(after)] = False
-    left = iter(before.tolist()), iter(after.tolist())
-    return np.array([value for of in is_after if (value := next(left[int(of)], None)) is not None], np.float32)
+    opinions = iter(before.tolist()), iter(after.tolist())
+    return np.array([value for of in is_after if (value := next(opinions[int(of)], None)) is not None], np.float32)
 
 
 def calm(scorer: Scorer, usual: Pool, runs: int) -> Calm:
