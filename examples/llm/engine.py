@@ -56,16 +56,26 @@ class Sequence:
 class Model:
     """SmolLM2 and its tokenizer, dequantised from the GGUF that a package holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, weight_bits: int | None = None) -> None:
         file = weights()
         self.tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         self.model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name).eval()
+        if weight_bits is not None:
+            self._coarsen(weight_bits)
         self.ends = {self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids("<|im_end|>")}
 
     def save_for_gateway(self, folder: Path) -> None:
         """The tokenizer and the configuration, as the gateway reads them."""
         self.tokenizer.save_pretrained(folder)
         self.model.config.save_pretrained(folder)
+
+    @torch.no_grad()
+    def _coarsen(self, bits: int) -> None:
+        """Round the weights of each layer, row by row, to as many levels as so many bits have: a worse model."""
+        for module in self.model.model.layers.modules():
+            if isinstance(module, torch.nn.Linear):
+                step = module.weight.abs().amax(dim=1, keepdim=True) / (2 ** (bits - 1) - 1)
+                module.weight.copy_((module.weight / step).round() * step)
 
     @torch.no_grad()
     def prompt_logprobs(self, text: str) -> tuple[list[str], list[float | None]]:
@@ -248,9 +258,9 @@ def _seed(sequence: Sequence) -> int:
     return (sampling.seed if sampling.HasField("seed") else int.from_bytes(os.urandom(4))) + sequence.index
 
 
-async def serve(port: int, folder: Path, batch: int) -> None:
+async def serve(port: int, folder: Path, batch: int, weight_bits: int | None = None) -> None:
     """Serve until stopped."""
-    model = Model()
+    model = Model(weight_bits)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_for_gateway(folder)
     server = grpc.aio.server()
@@ -267,5 +277,8 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=50051)
     parser.add_argument("--model-folder", type=Path, required=True)
     parser.add_argument("--batch", type=int, default=16, help="sequences that are run together at most")
+    parser.add_argument(
+        "--weight-bits", type=int, help="round weights to so few bits, at least 2: a worse model of the same name"
+    )
     options = parser.parse_args()
-    asyncio.run(serve(options.port, options.model_folder, options.batch))
+    asyncio.run(serve(options.port, options.model_folder, options.batch, options.weight_bits))
