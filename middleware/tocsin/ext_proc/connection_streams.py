@@ -92,8 +92,8 @@ class EnvoyStreams(FrameReader):
     def _on_block(self, flags: int, stream_id: int, block: bytes) -> None:
         try:
             fields = self._reader.read(block)
-        except HeadersTooLong as error:
-            self._refuse("headers", str(error))
+        except HeadersTooLong as too_long:
+            self._refuse("headers", str(too_long))
         except HeaderError as error:
             raise FrameError(frames.COMPRESSION_ERROR, str(error)) from None
         stream = self.streams.get(stream_id)
