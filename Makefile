@@ -17,6 +17,7 @@ NOT_COMPILED := $(addprefix tests/calibration/,evaluation/test_exchangeability.p
 COMPILED_TESTS := $(filter-out $(NOT_COMPILED),$(wildcard tests/calibration/test_*.py tests/calibration/*/test_*.py)) \
   tests/detectors/small_graphs tests/interop tests/system/test_compiled.py $(addprefix tests/middleware/,http http_relay relay \
   $(addprefix state/test_,redis_away.py replicas.py state.py) \
+  $(addprefix ext_proc/test_,attach.py behind_envoy.py exchange.py hostile.py http.py messages.py request_head.py) \
   telemetry/test_telemetry.py workers/test_workers.py $(addprefix judgement/test_,gate.py levels_served.py \
   promises_served.py verdict.py) $(addprefix inprocess/test_,inprocess.py positions.py) \
   $(addprefix protocols/test_,choices.py layouts.py oip.py own_protocols.py protocols.py token_streams.py) \

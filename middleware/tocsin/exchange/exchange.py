@@ -232,7 +232,7 @@ class Exchange:
         if event.data is None:
             return Segment(event.raw)
         done = self.method.stream.done
-        if done and event.data == done.encode() and self.kind != DOCUMENT:
+        if done and self.kind != DOCUMENT and event.data == done.encode():
             return Segment(event.raw, (), True)
         try:
             messages = self._messages(event.data)

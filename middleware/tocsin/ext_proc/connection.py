@@ -19,7 +19,7 @@ LARGE_READ = 1 << 16
 MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE = 0x3, 0x6
 
 
-class ExtProcConnection(EnvoyStreams, asyncio.Protocol):
+class ExtProcConnection(EnvoyStreams):
     """One connection from an Envoy worker. Streams reply by `put`; `flush` writes what was put."""
 
     def __init__(self, server: ProcessorHost) -> None:

@@ -10,7 +10,7 @@ import time
 from typing import NoReturn
 
 from tocsin.ext_proc.frame_reader import FrameReader
-from tocsin.ext_proc.hosts import ConnectionHost, ProcessorHost
+from tocsin.ext_proc.hosts import ProcessorHost
 from tocsin.ext_proc.stream import ProcessorStream
 from tocsin.http2 import frames
 from tocsin.http2.frames import (
@@ -39,7 +39,7 @@ MOST_UNREAD = 1 << 20  # bytes of acknowledgements that a peer which does not re
 _WANTED = HeaderFilter((":method", ":path", "content-type", "grpc-encoding"))
 
 
-class EnvoyStreams(FrameReader, ConnectionHost):
+class EnvoyStreams(FrameReader):
     """Opens streams, hands them what Envoy sends, and keeps their windows. The subclass has the socket.
 
     `_is_paused`: the socket takes nothing for now; `_unread` bytes of acknowledgements wait for it.
@@ -92,8 +92,8 @@ class EnvoyStreams(FrameReader, ConnectionHost):
     def _on_block(self, flags: int, stream_id: int, block: bytes) -> None:
         try:
             fields = self._reader.read(block)
-        except HeadersTooLong as error:
-            self._refuse("headers", str(error))
+        except HeadersTooLong as too_long:
+            self._refuse("headers", str(too_long))
         except HeaderError as error:
             raise FrameError(frames.COMPRESSION_ERROR, str(error)) from None
         stream = self.streams.get(stream_id)

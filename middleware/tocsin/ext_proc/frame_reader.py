@@ -2,14 +2,14 @@
 
 The relay cuts frames with `http2.splitter.FrameSplitter`, which hands DATA over in pieces and passes on, as the same
 bytes, what nobody takes. Envoy's frames have at most 16 KiB, and the processor takes all of them: cutting whole frames
-costs it less, most of all where a frame comes in several reads. An interpreted class also cannot be derived from a
-compiled one, and the processor is not compiled.
+costs it less, most of all where a frame comes in several reads.
 """
 
 from __future__ import annotations
 
 from typing import NoReturn
 
+from tocsin.ext_proc.hosts import ConnectionHost
 from tocsin.http2 import frames
 from tocsin.http2.frames import (
     ACK,
@@ -30,7 +30,7 @@ from tocsin.memory import MemoryAccount
 MOST_CONTINUATIONS = 64
 
 
-class FrameReader:
+class FrameReader(ConnectionHost):
     """Cuts Envoy's bytes into frames and header blocks. Subclasses handle them; setting `is_closed` ends the cutting.
 
     Unfinished frames and header blocks are charged to `memory`. A block has at most `longest_headers` bytes.

@@ -8,6 +8,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Iterable
+from typing import cast
 
 from prometheus_client.metrics_core import Metric
 
@@ -167,8 +168,8 @@ class ExtProcServer(ProcessorHost):
         for connection in waiting:
             connection.flush()
 
-    def _make_connection(self) -> ExtProcConnection:
-        return ExtProcConnection(self)
+    def _make_connection(self) -> asyncio.Protocol:
+        return cast(asyncio.Protocol, ExtProcConnection(self))
 
     def _tls_context(self) -> ssl.SSLContext:
         assert self._certificates.served is not None

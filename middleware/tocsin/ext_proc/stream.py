@@ -6,7 +6,7 @@ from asyncio import TimerHandle
 from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
-from tocsin.ext_proc.context import ExchangeHost, WaitingResponse
+from tocsin.ext_proc.context import WaitingResponse
 from tocsin.ext_proc.exchange import EnvoyExchange
 from tocsin.ext_proc.hosts import ConnectionHost
 from tocsin.ext_proc.request_head import ENVOY_PREFIXES
@@ -33,7 +33,7 @@ _SERVING, _NOT_SERVING = b"\x08\x01", b"\x08\x02"
 _UNESCAPED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
-class ProcessorStream(ExchangeHost):
+class ProcessorStream:
     """A stream of one connection. `has_messages`: Envoy has sent a message on it."""
 
     def __init__(self, connection: ConnectionHost, stream_id: int) -> None:

@@ -11,7 +11,7 @@ from benchmarks.harness.envoy_messages import ProcessingRequest, ProcessingRespo
 from benchmarks.harness.parts import inline_guard
 from tests.positions import ANSWERS, config
 
-from tocsin.ext_proc.context import ExchangeHost, ProcessorContext, WaitingResponse
+from tocsin.ext_proc.context import ProcessorContext, WaitingResponse
 from tocsin.ext_proc.exchange import EnvoyExchange
 from tocsin.ext_proc.requests import read_request
 from tocsin.grpc_wire.deframer import framed
@@ -22,8 +22,10 @@ from tocsin.memory import MemoryBudget
 BUDGET = 1 << 24
 
 
-class Host(ExchangeHost):
+class Host:
     """A host that records replies and judges when `judge` is called."""
+
+    origin = ""
 
     def __init__(self, bundle: Path, folder: Path, policy: dict[str, Any], budget: int = BUDGET) -> None:
         self.guard = inline_guard(config(bundle, folder, "127.0.0.1:1", policy, behind_envoy=True))
@@ -58,6 +60,9 @@ class Host(ExchangeHost):
             self.given_up += 1
 
         return give_up
+
+    def ask_http(self, step: Ask, request: Any, on_answer: Callable[[Any], None]) -> Callable[[], object]:
+        raise AssertionError("these exchanges are of gRPC")
 
     # -- what Envoy says
 

@@ -122,9 +122,9 @@ class Document:
         """Raises Unscored `undecodable` where one of these last members of paths may have a second value beside the one
         that was read. With `any_case`, names that differ only in case count as the same, as Go's parser treats them.
 
-        Where a name occurs in the document's bytes as often as in what was read of it, written as JSON again, there is
-        no second value. An escaped letter might add a name to what is written, so where there are such the values are
-        counted one by one. Where a name still occurs more often, the document is searched.
+        Where a name occurs in the document's bytes as often as values were read, or as often as in what was read,
+        written as JSON again, there is no second value. An escaped letter might add a name to what is written, so where
+        there are such it is not. Where a name still occurs more often, the document is searched.
         """
         searched = content.lower() if any_case else content
         has_escapes = b"\\" in content
@@ -133,11 +133,11 @@ class Document:
         for name in names:
             quoted = _quoted(name, any_case)
             occurrences = searched.count(quoted)
-            if occurrences <= 1:
+            if occurrences <= 1 or self._accounts_for(occurrences, name, document):
                 continue
             if written is None:
                 written = written_again(document)
-            if written.count(quoted) != occurrences and not self._accounts_for(occurrences, name, document):
+            if written.count(quoted) != occurrences:
                 require_single_members(content, self.names, self.side, any_case=any_case)
                 return
         is_odd = any_case and not content.isascii() and any(letter in content for letter in _FOLDED_TO_ASCII)

@@ -60,6 +60,9 @@ def is_read(root: Node, path: str) -> bool:
 
 
 def _count(quoted: bytes, value: Any) -> int:
-    if isinstance(value, msgspec.Raw):
-        return bytes(value).count(quoted)
-    return sum([_count(quoted, item) for item in value]) if isinstance(value, list) else 0
+    if isinstance(value, list):
+        try:
+            return b",".join(value).count(quoted)
+        except TypeError:  # there are lists in it, or something is missing
+            return sum([_count(quoted, item) for item in value])
+    return bytes(value).count(quoted) if isinstance(value, msgspec.Raw) else 0

@@ -52,7 +52,7 @@ def as_array(value: Any, path: str, by_rows: bool | None) -> Array | None:
     if not isinstance(value, list):
         return Array((1,), float32_bytes((value,), 1), by_rows)
     length = len(value)
-    if not length or value.count(None) == length:
+    if not length or (value[0] is None and value.count(None) == length):
         return None
     try:
         if not isinstance(value[0], list):
