@@ -88,15 +88,18 @@ class CallReader:
         call.version = call.keys.get(version_key, "") if version_key else first.version
         if model.scoring is None and self._needs_bundle:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
-        parent = call.parent
+        parent, is_one = call.parent, True
         if parent is not None:
             call.sequence = opened[-1].sequence
-            if call.sequence in parent.started_sequences and all(part.is_summary for part in opened):
+            is_one = len(opened) == 1  # mostly so
+            if call.sequence in parent.started_sequences and (
+                first.is_summary if is_one else all(part.is_summary for part in opened)
+            ):
                 call.is_summary = True
                 return None
         if call.is_unmatched and model.reads_request(call.method):
             raise Unscored("unmatched_request", "it cannot be matched with one of the stream's requests")
-        if parent is not None and not all(part.empty for part in opened):
+        if parent is not None and not (first.empty if is_one else all(part.empty for part in opened)):
             parent.started_sequences.add(call.sequence)
         rows, family, raws = model.read(call, opened)
         return family, (call, rows, raws)

@@ -33,10 +33,10 @@ class HeldItems:
         items = self._items
         if not items:
             return ()
-        if len(items) == 1 and self._first in places:  # mostly so
+        cleared = self._cleared
+        if not cleared and (len(places) == 1 or len(items) == 1) and self._first in places:  # mostly so
             self._first += 1
             return (items.popleft(),)
-        cleared = self._cleared
         if cleared is None:
             cleared = self._cleared = set()
         cleared.update(places)

@@ -97,7 +97,7 @@ class HeldStream(GatedStream):
         size = len(framed_message)
         self._size += size
         is_short = memory.charge(size)
-        if call.streams:
+        if call.kept_requests or self._kept_requests:
             self._count_requests(call)
         if is_short and memory.lacks_room and self.gate.expects_more:
             self._size -= size  # it is charged where it is given up
@@ -105,7 +105,7 @@ class HeldStream(GatedStream):
             self._give_up("memory", framed_message)
             return
         self._do(self.gate.on_message(framed_message, content))
-        if call.streams:
+        if call.kept_requests or self._kept_requests:
             self._count_requests(call)
 
     def _give_up(self, reason: str, rest: bytes) -> None:
@@ -158,7 +158,7 @@ class HeldStream(GatedStream):
         gate = self.gate
         gate.request_is_whole = self.request_ended
         self._do(gate.on_verdict(call))
-        if self._receive_window.later:
+        if self._receive_window.later and not gate.waiting:
             self._catch_up()
         self._host.flush_after_batch()
 

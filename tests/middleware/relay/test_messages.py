@@ -86,12 +86,12 @@ def test_a_large_piece_is_taken_in_part_only_where_there_is_memory_for_it() -> N
     account = memory.open(unreachable)
     assembler = MessageDeframer(100_000, account)
     assert list(assembler.feed(framed(b"a" * 50_000)[:10])) == []
-    piece, kept = b"a" * 8_000, account.used
+    piece, used_before = b"a" * 8_000, account.used
     assert assembler.take_part(piece, 0, len(piece), keeps=True)
-    assert account.used == kept + 8_000
+    assert account.used == used_before + 8_000
     assert not assembler.take_part(piece, 0, len(piece), keeps=False)  # all of what it is in would be kept
     assert not assembler.take_part(piece, 0, len(piece), keeps=True)
-    assert account.used == kept + 8_000 and account.is_open
+    assert account.used == used_before + 8_000 and account.is_open
     assert list(assembler.feed(piece)) == []  # the last one for which there is room
     assert not assembler.take_part(piece, 0, len(piece), keeps=True)
     assert list(assembler.feed(piece)) == [] and account.used == 0  # the message is skipped
