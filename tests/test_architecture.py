@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,15 @@ def test_onnx_runtime_is_imported_where_its_telemetry_is_turned_off_first() -> N
             if any(name.partition(".")[0] == "onnxruntime" for name in names):
                 importing.add(path.relative_to(ROOT).as_posix())
     assert importing == {"detectors/tocsin_detectors/onnx_runtime.py"}
+
+
+def test_errors_of_one_block_have_names_of_their_own_where_they_are_compiled() -> None:
+    compiled = runpy.run_path(str(ROOT / "setup.py"))["files"]()
+    assert "middleware/tocsin/ext_proc/connection_streams.py" in compiled
+    for path in compiled:  # in a compiled function a name has one type: the second error would be taken for the first
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            names = [handler.name for handler in node.handlers if handler.name] if isinstance(node, ast.Try) else []
+            assert len(names) == len(set(names)), f"{path}: {names}"
 
 
 def test_nothing_unpickles_or_evaluates() -> None:

@@ -88,10 +88,9 @@ class CallReader:
         call.version = call.keys.get(version_key, "") if version_key else first.version
         if model.scoring is None and self._needs_bundle:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
-        parent, is_one = call.parent, True
+        parent, is_one = call.parent, len(opened) == 1  # mostly so
         if parent is not None:
             call.sequence = opened[-1].sequence
-            is_one = len(opened) == 1  # mostly so
             if call.sequence in parent.started_sequences and (
                 first.is_summary if is_one else all(part.is_summary for part in opened)
             ):

@@ -80,7 +80,7 @@ def read_stream_response(content: bytes) -> TensorMessage:
     envelope = _envelope(ResponseEnvelope, content, "response")
     raw = envelope.raw_output_contents
     layout = _known_layouts.get(tuple(envelope.outputs[:])) if raw else None
-    if layout is not None and layout.tensors and len(raw) == layout.contents:  # the usual case
+    if layout is not None and len(raw) == layout.contents:  # the usual case
         return TensorMessage(envelope.model_name, envelope.model_version, layout, raw)
     message = _response(envelope, content, raw)
     if not message.layout.tensors and not message.raw and (error or _is_final(envelope, content)):
