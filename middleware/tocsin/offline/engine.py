@@ -16,6 +16,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 HERE, RAY = "here", "ray"
 TASKS_PER_PROCESSOR = 4  # tasks under way for each processor: what comes later is not read before
+STARTS = 3  # attempts to start Ray here: it gives its processes 30 seconds, too few where a machine is busy
+log = logging.getLogger("tocsin")
 
 
 class Engine(ABC):
@@ -42,7 +44,7 @@ class OnRay(Engine):
 
     `address` is a cluster's, such as ray://host:10001. Without one, the cluster in RAY_ADDRESS is used, or as many
     processes on this machine as it has processors. Tasks read files by the same paths as this process. Raises
-    ConfigError when Ray is not installed, or the cluster cannot be reached.
+    ConfigError when Ray is not installed, the cluster cannot be reached, or Ray does not start here.
     """
 
     def __init__(self, address: str | None = None) -> None:
@@ -53,11 +55,18 @@ class OnRay(Engine):
         except ImportError:
             raise ConfigError("working on a cluster needs Ray: pip install 'tocsin[ray]'") from None
         self._ray: Any = ray
-        if not ray.is_initialized():
+        address = address or os.environ.get("RAY_ADDRESS")
+        started = 0
+        while not ray.is_initialized():
+            started += 1
             try:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise ConfigError(f"no Ray cluster at {address or os.environ.get('RAY_ADDRESS')}: {error}") from error
+            except Exception as error:  # its processes' late start has no type of its own
+                if address:
+                    raise ConfigError(f"no Ray cluster at {address}: {error}") from error
+                if started == STARTS:
+                    raise ConfigError(f"Ray does not start on this machine, tried {STARTS} times: {error}") from error
+                log.warning("Ray did not start on this machine, trying again: %s", error)
 
     def map(
         self, function: Callable[[Shared, Item], Result], shared: Shared, items: Iterable[Item]

@@ -131,6 +131,37 @@ def test_detectors_fitted_on_a_cluster_score_as_those_fitted_here(ray):
     np.testing.assert_allclose(compile(there, safe)(fresh), compile(here, safe)(fresh), rtol=1e-5)
 
 
+def test_a_cluster_that_is_late_to_start_is_started_again(monkeypatch, caplog):
+    ray_package = pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    late = Exception("The current node timed out during startup.")  # what Ray raises after 30 seconds
+    starts: list[Any] = []
+
+    def init(**options):
+        starts.append(options["address"])
+        if len(starts) < 3:
+            raise late
+
+    monkeypatch.setattr(ray_package, "is_initialized", lambda: len(starts) == 3)
+    monkeypatch.setattr(ray_package, "init", init)
+    OnRay()
+    assert starts == [None] * 3 and len(caplog.records) == 2
+
+    monkeypatch.setattr(ray_package, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray_package, "init", _raises(late))
+    with pytest.raises(ConfigError, match="tried 3 times: The current node timed out"):
+        OnRay()
+    with pytest.raises(ConfigError, match=r"no Ray cluster at 127\.0\.0\.1:1: The current node"):
+        OnRay("127.0.0.1:1")
+
+
+def _raises(error):
+    def function(**_options):
+        raise error
+
+    return function
+
+
 def test_an_engine_is_told_by_name():
     assert isinstance(engine_of("here"), Here)
     with pytest.raises(ConfigError, match="here, ray"):
