@@ -63,6 +63,7 @@ class ChangePoints:
         self._notes: list[Note] = [(0, when, self._counts.tobytes())]
         self._recent: list[_Stretch] = []
         self._recent_rows = 0
+        self._before_recent = self._counts  # counts by the first of `_recent`
         self._tidy_at = TIDIED
 
     def __len__(self) -> int:
@@ -91,12 +92,13 @@ class ChangePoints:
         self._settle(self._step, 0)
         self._counts = self._counts + np.asarray(counts, np.int64)
         self._responses, self._when = self._responses + sum(counts), when
+        self._before_recent = self._counts
         self._notes.append((self._responses, when, self._counts.tobytes()))
         self._tidy()
 
     def notes(self) -> list[Note]:
         """Responses so far, Unix time and counts of each note that stays, the oldest first."""
-        return self._thinned(self._notes + self._notes_of(list(self._recent), self._step))
+        return self._thinned(self._notes + self._notes_of(self._recent, self._step)[0])
 
     def estimate(self, test: UrnTest) -> ChangeTime | None:
         """Where a change probably began; None before anything has come."""
@@ -128,30 +130,33 @@ class ChangePoints:
         while number < len(self._recent) and rows - len(self._recent[number].cells) >= rest:
             rows -= len(self._recent[number].cells)
             number += 1
-        self._notes += self._notes_of(self._recent[:number], step)
+        notes, self._before_recent = self._notes_of(self._recent[:number], step)
+        self._notes += notes
         self._recent, self._recent_rows = self._recent[number:], rows
         self._tidy()
 
-    def _notes_of(self, stretches: Sequence[_Stretch], step: int) -> list[Note]:
-        """Notes of the oldest of the recent stretches, after every response whose number is a multiple of `step`."""
-        first, rows = self._responses - self._recent_rows, sum(len(stretch.cells) for stretch in stretches)
-        before = first % step
+    def _notes_of(self, stretches: Sequence[_Stretch], step: int) -> tuple[list[Note], NDArray[np.int64]]:
+        """Notes of the oldest of the recent stretches, after every response whose number is a multiple of `step`, and
+        the counts by the end of these stretches.
+        """
+        if not stretches:
+            return [], self._before_recent
+        first, ends = self._responses - self._recent_rows, [0, *accumulate(len(part.cells) for part in stretches)]
+        before, rows, kinds = first % step, ends[-1], len(self._counts)
         blocks = (before + rows) // step
-        if not blocks:
-            return []
-        cells, kinds = np.concatenate([stretch.cells for stretch in self._recent]).astype(np.intp), len(self._counts)
-        counts = self._counts - np.bincount(cells, minlength=kinds)
-        ends = np.cumsum([0, *(len(stretch.cells) for stretch in stretches)])
-        places = (np.arange(before, before + rows) // step) * kinds + cells[:rows]
-        counted = np.bincount(places, minlength=(blocks + 1) * kinds).reshape(-1, kinds)
-        cumulative = counts + np.cumsum(counted, axis=0)
-        passed = np.arange(1, blocks + 1) * step - before
+        cells = np.concatenate([stretch.cells for stretch in stretches])
+        first_of_block = np.repeat(np.arange(0, (blocks + 1) * kinds, kinds), step)[before : before + rows]
+        counted = np.bincount(first_of_block + cells, minlength=(blocks + 1) * kinds).reshape(-1, kinds)
+        cumulative = counted.cumsum(axis=0)
+        cumulative += self._before_recent
+        passed = np.arange(step, (blocks + 1) * step, step) - before
         times = np.interp(passed, ends, [stretches[0].began, *(stretch.ended for stretch in stretches)])
         size, content = cumulative.itemsize * kinds, cumulative.tobytes()  # slices of which cost less than an array's
-        return [
+        notes = [
             (first + row, when, content[at * size : (at + 1) * size])
             for at, (row, when) in enumerate(zip(passed.tolist(), times.tolist(), strict=True))
         ]
+        return notes, cumulative[-1].copy()
 
     def _tidy(self) -> None:
         if len(self._notes) >= self._tidy_at:

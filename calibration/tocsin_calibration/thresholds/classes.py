@@ -21,13 +21,17 @@ class Classes(NamedTuple):
     signal: str
     width: int
 
-    def of(self, values: NDArray[np.floating]) -> list[str]:
-        """The names (n,) of the classes of a signal's values (n, width): "3"; "" where a value is NaN."""
+    def of(self, values: NDArray[np.floating], *, is_finite: bool = False) -> list[str]:
+        """The names (n,) of the classes of a signal's values (n, width): "3"; "" where a value is NaN. `is_finite`: no
+        value is, by what was looked at before.
+        """
         if self.width > 1:
-            names, places = _places(self.width), values.argmax(axis=1).tolist()
-            result = [names[place] for place in places]
+            names = _places(self.width)
+            result = [names[place] for place in values.argmax(1).tolist()]
         else:
             result = [f"{value:g}" for value in values.ravel().tolist()]
+        if is_finite:
+            return result
         flat = values.ravel()
         if isnan(flat.dot(flat)):
             for row in np.flatnonzero(np.isnan(values).any(axis=1)).tolist():

@@ -77,6 +77,8 @@ class Judge:
                 f"COLUMN"
             )
         self._grouped = grouped
+        # Whether detectors read what names the class: then it is judged only where they have found it finite.
+        self._scores_class = self._classes is not None and self._classes.signal in bundle.scorer.signals
         self._risk = None if config.risk is None else bundle.risk
         self._costs = Costs(**config.risk.model_dump()) if config.risk is not None else Costs()
         self.levels: Levels | None = None
@@ -108,13 +110,13 @@ class Judge:
         if self.plain:
             return Judgement(*self._judge_slices(scores, None), None, None, [], None)
         if self._by_class is not None:
-            classes = self._by_class.of(signals[self._by_class.signal])
+            classes = self._by_class.of(signals[self._by_class.signal], is_finite=self._scores_class)
             return Judgement(*self._judge_slices(scores, classes), classes, None, [], None)
         row_groups = ended = None
         groups = [keys_of.group_of(call) for call, _, _ in batch] if self._grouped and self._classes is None else []
         sessions = [keys_of.session_of(call) for call, _, _ in batch] if self.sessions is not None else []
         if self._classes is not None:
-            row_groups = self._classes.of(signals[self._classes.signal])
+            row_groups = self._classes.of(signals[self._classes.signal], is_finite=self._scores_class)
         elif self._grouped:
             row_groups = [group for group, (_, rows, _) in zip(groups, batch, strict=True) for _ in range(rows)]
         if self.sessions is None:
