@@ -24,6 +24,7 @@ STEP = 16  # responses between two notes
 PER_AGE = 12  # notes are forgotten while those that stay are no further apart than one in so many of their age
 RECENT = 1_024  # responses whose cells are kept as they came: notes are made of them when they are older, or needed
 COARSE = 64  # responses between two notes at that age; of fewer at once notes are made as they come
+SETTLED = 8  # times as many are kept before notes are made of them, at once
 TIDIED = 64  # notes that come before old ones are looked through again
 LOW, HIGH = 0.05, 0.95  # of the posterior
 
@@ -82,7 +83,7 @@ class ChangePoints:
         self._responses, self._when = self._responses + rows, when
         if rows < COARSE:  # kept as they came, they would take more memory
             self._settle(self._step, 0)
-        elif self._recent_rows >= 4 * RECENT:
+        elif self._recent_rows >= SETTLED * RECENT:
             self._settle(max(self._step, COARSE), RECENT)
 
     def add_counts(self, counts: Sequence[int], when: float) -> None:

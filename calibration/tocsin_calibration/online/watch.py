@@ -66,10 +66,8 @@ class Watch:
     def add(self, counts: Sequence[int]) -> None:
         """Take in how many new responses fell in each cell."""
         self._log_evidence = None
-        for cell, count in enumerate(counts):
-            if count:
-                self.counts[cell] += count
-                self.responses += count
+        self.counts = [count + more for count, more in zip(self.counts, counts, strict=True)]
+        self.responses += sum(counts)
         while self.responses >= self._opened * self.every:
             self._opened += 1
             self._to_come -= _share(self._opened)

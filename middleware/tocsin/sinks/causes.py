@@ -29,6 +29,7 @@ VERSIONS = 8  # the first that come; further ones are one together, `other`
 OTHER = "other"
 REWEIGH_FRACTION = 128  # evidence is weighed again when there are more responses by one in so many
 MAX_VERSION_LENGTH = 100  # characters of a version: a model server may say anything
+GROUP_ROWS = 512  # rows of a group that wait before they are counted: few cost nearly as much as many
 
 Kind = Literal["detector", "group", "version"]
 Key = tuple[Kind, str]
@@ -55,6 +56,7 @@ class Causes:
 
     def __init__(self, promise: Promise, restart: int, began: float, seed: int | None = None) -> None:
         self._restart, self._auxiliary, self._seed, self._began = restart, promise.auxiliary, seed, began
+        self._when = began  # of the last rows
         self._nonconformity = promise.nonconformity
         by_size = sorted(promise.groups.items(), key=lambda group: -group[1].n)[:GROUPS]
         parts = {name: limits.ordered for name, limits in by_size}
@@ -66,6 +68,8 @@ class Causes:
         for number, (name, ordered) in enumerate(parts.items()):
             self._watches["group", name] = self._watch(ordered, -1 - number)
         self._detectors, self._groups = list(promise.detectors), list(parts)
+        self._waiting: dict[str, list[NDArray[np.float64]]] = {name: [] for name in parts}
+        self._waiting_rows = dict.fromkeys(parts, 0)
         # By the number of each promised group the number of its watch, -1 where it has none. A group without a promise
         # of its own, whose number is the last one, is of the others.
         watched = GroupNumbers(parts)
@@ -87,6 +91,7 @@ class Causes:
         their groups (m,) among those of the promise (`GroupNumbers`).
         """
         self._rows += len(scores)
+        self._when = when
         for name, column in zip(self._detectors, scores.T, strict=True):
             self._watches["detector", name].add(column, when)
         if self._groups and groups is not None:
@@ -100,13 +105,28 @@ class Causes:
             self._watches["version", version].add(np.concatenate([joint[part] for part in parts]), when)
 
     def _add_groups(self, joint: NDArray[np.float64], groups: NDArray[np.signedinteger], when: float) -> None:
-        """Add rows (m,) to the watches of their groups, each group's in their order."""
+        """Add rows (m,) to those that wait for the watches of their groups, each group's in their order."""
         numbers = self._watch_of_group.take(groups, mode="wrap")
         ordered = joint.take(np.argsort(numbers, kind="stable"))
         ends = np.cumsum(np.bincount(numbers + 1, minlength=len(self._groups) + 1)).tolist()
         for name, start, end in zip(self._groups, ends[:-1], ends[1:], strict=True):
             if end > start:
-                self._watches["group", name].add(ordered[start:end], when)
+                self._waiting[name].append(ordered[start:end])
+                self._waiting_rows[name] += end - start
+                if self._waiting_rows[name] >= GROUP_ROWS:
+                    self._count_waiting(name, when)
+
+    def _count_waiting(self, name: str, when: float) -> None:
+        """Give a group's watch the rows that wait."""
+        self._watches["group", name].add(np.concatenate(self._waiting[name]), when)
+        self._waiting[name].clear()
+        self._waiting_rows[name] = 0
+
+    def _count_all_waiting(self) -> None:
+        """Give every group's watch the rows that wait, so that it has all that have come."""
+        for name, rows in self._waiting_rows.items():
+            if rows:
+                self._count_waiting(name, self._when)
 
     def evidence(self) -> list[Cause]:
         """Every part with its evidence, the largest first; versions only where there are several.
@@ -117,6 +137,7 @@ class Causes:
             return [Cause(*key, 0.0) for key in self._watches]
         if self._weighed is not None and self._rows - self._weighed[0] <= self._rows // REWEIGH_FRACTION:
             return self._weighed[1]
+        self._count_all_waiting()
         logs = dict(zip(self._watches, log_evidences([watch.watch for watch in self._watches.values()]), strict=True))
         weights = {key: self._weight(key) for key in logs}
         adjusted = adjusted_log_evalues(logs, weights, to_come=1 - sum(weights.values()))
@@ -127,10 +148,12 @@ class Causes:
 
     def looked_into(self, cause: Cause) -> Cause:
         """A cause with the response at which its change probably began."""
+        self._count_all_waiting()
         return cause._replace(change=self._watches[cause.kind, cause.name].change())
 
     def counts(self) -> dict[str, list[int]]:
         """What the watches have counted, to be added to the counts of replicas, by a name for each watch."""
+        self._count_all_waiting()
         fixed = [key for key in self._watches if key[0] != "version"]
         counts = {"causes": [count for key in fixed for count in self._watches[key].watch.counts]}
         return counts | {_name_of(version): self._counts("version", version) for version in self._versions}
@@ -138,6 +161,7 @@ class Causes:
     def add_counts(self, name: str, more: Sequence[int], when: float) -> None:
         """Add what other replicas have counted under a name of `counts`."""
         self._weighed = None
+        self._count_all_waiting()  # before those whose order is not known
         if name == "causes":
             places = iter(more)
             for (kind, _), watch in self._watches.items():
