@@ -42,6 +42,7 @@ class Batcher:
 
     `after_flush` runs once for each batch, after the callbacks of all its calls. `is_alone` tells whether no other call
     is under way than the one that waits; `expected` counts calls whose response is awaited, by whoever judges alone.
+    While each brings more, a batch may take `most_ticks` turns of the loop besides the first.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class Batcher:
         guard: Guard,
         after_flush: Callable[[], None] = lambda: None,
         is_alone: Callable[[], bool] = lambda: False,
+        most_ticks: int = MAX_COALESCED_TICKS,
     ) -> None:
         self._guard = guard
         self._after_flush = after_flush
         self._is_alone = is_alone
+        self._most_ticks = most_ticks
         self.expected = 0
         self._loop = asyncio.get_running_loop()
         self._calls: list[Call] = []
@@ -128,7 +131,7 @@ class Batcher:
         waiting_now = len(self._calls)
         if (
             waiting_now > self._size_last_tick
-            and self._ticks < MAX_COALESCED_TICKS
+            and self._ticks < self._most_ticks
             and not (waiting_now == 1 and self._is_alone())
         ):
             self._size_last_tick = waiting_now
@@ -164,7 +167,7 @@ class Batcher:
 
     def _judge_rest_soon(self) -> None:
         """Judge what waits in the next turn, without waiting for more."""
-        self._ticks = MAX_COALESCED_TICKS
+        self._ticks = self._most_ticks
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
