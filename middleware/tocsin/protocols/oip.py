@@ -39,6 +39,7 @@ _RAW_OUTPUT_CONTENTS = Response.DESCRIPTOR.fields_by_name["raw_output_contents"]
 
 CHEAP_MESSAGE = 65_536  # bytes of a message that is cheaply written again, or parsed with all of its contents
 MOST_FIELDS = 256  # of a larger one whose contents are left where they are
+RAW_FOR_DECODED = 16  # bytes of raw contents that take as long as one that is decoded
 
 _TYPED = {
     "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
@@ -118,6 +119,12 @@ def raw_contents(content: bytes, *, streamed: bool) -> list[tuple[int, int]]:
     if streamed:
         ((start, stop),) = fields_with_length(content, 0, stop, _INFER_RESPONSE)
     return fields_with_length(content, start, stop, _RAW_OUTPUT_CONTENTS)
+
+
+def decoded_size(content: bytes) -> int:
+    """How many bytes of a ModelInferResponse take time when it is read: all of them, where it has no raw contents."""
+    rest, raw = _apart(content, _RAW_OUTPUT_CONTENTS)
+    return len(rest) + (len(content) - len(rest)) // RAW_FOR_DECODED if raw else len(content)
 
 
 def parse(kind: Any, content: bytes, side: str) -> Any:
