@@ -123,8 +123,13 @@ def raw_contents(content: bytes, *, streamed: bool) -> list[tuple[int, int]]:
 
 def decoded_size(content: bytes) -> int:
     """How many bytes of a ModelInferResponse take time when it is read: all of them, where it has no raw contents."""
-    rest, raw = _apart(content, _RAW_OUTPUT_CONTENTS)
-    return len(rest) + (len(content) - len(rest)) // RAW_FOR_DECODED if raw else len(content)
+    size = len(content)
+    try:
+        places = fields_with_length(content, 0, size, _RAW_OUTPUT_CONTENTS, most=MOST_FIELDS)
+    except IndexError:  # it ends within a field
+        return size
+    raw = sum([stop - start for start, stop in places])
+    return size - raw + raw // RAW_FOR_DECODED
 
 
 def parse(kind: Any, content: bytes, side: str) -> Any:
