@@ -13,17 +13,17 @@ from setuptools import Extension, setup
 # What every relayed byte and every judged response passes through. A file belongs here when a benchmark tells so.
 HOT = """
     middleware/tocsin/relay/{admission,asking,connection,connection_streams,context,downstream,endpoint,frame_rate,goaway}.py
-    middleware/tocsin/relay/{gated_stream,holding,local_reply,managed,scorer_queue}.py
+    middleware/tocsin/relay/{fair_share,gated_stream,holding,local_reply,managed,scorer_queue}.py
     middleware/tocsin/relay/{method_paths,request_block,response_block,stream,stream_host,stream_messages}.py
     middleware/tocsin/relay/{transparent,upstream,verdict_fields,windows}.py
-    middleware/tocsin/http_relay/{bodies,caller_reader,caller_socket,connection,context,fair_share,first_bytes,heads,hosts,incoming}.py
+    middleware/tocsin/http_relay/{bodies,caller_reader,caller_socket,connection,context,first_bytes,heads,hosts,incoming}.py
     middleware/tocsin/http_relay/{passing,request,response,sides,upstream,writing}.py
     middleware/tocsin/exchange/{exchange,gated,opening,replies,segments,sending,treatment}.py
     middleware/tocsin/ext_proc/{connection,connection_streams,context,exchange,frame_reader,grpc_head,held_body,holding,hosts}.py
-    middleware/tocsin/ext_proc/{http_response,misfits,replies,request_bodies,request_head,requests,response,server,stream,watching}.py
+    middleware/tocsin/ext_proc/{http_replies,http_response,misfits,replies,request_bodies,request_head,requests,response,server,stream,watching}.py
     middleware/tocsin/grpc_wire/{content_types,deframer}.py
     middleware/tocsin/http2/{frames,header_literals,headers,receive_window,send_window,splitter,unfinished_block}.py
-    middleware/tocsin/judgement/{actions,batch_scorer,batch_verdicts,batching,call,call_plan,call_reader,gate,guard,held_items}.py
+    middleware/tocsin/judgement/{actions,batch_scorer,batch_verdicts,batching,call,call_plan,call_reader,call_size,gate,guard,held_items}.py
     middleware/tocsin/judgement/{judge,key_finder,message_groups,message_run,model,outgoing,reporting,run_reading,scoring,signal_readers,signal_shapes}.py
     middleware/tocsin/protocols/{field_edit,field_method,field_reader,field_signals,field_values,layouts,oip,oip_layouts,oip_method,rows}.py
     middleware/tocsin/protocols/http/{call_name,document,following,framing,method,parallel,reader,routes,tensors,unread_parts,values}.py

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.harness.envoy_messages import ProcessingRequest, ProcessingResponse
@@ -36,6 +36,10 @@ class _Envoy:
 
     def finish(self, status: int = 0, message: str = "") -> None:
         self.is_ended = True
+
+    def work(self, steps: Iterator[None], size: int) -> None:
+        for _ in steps:
+            pass
 
     def submit(self, call: Call, waiting: WaitingResponse) -> None:
         self._waiting.append((call, waiting))

@@ -293,5 +293,7 @@ class GatedResponse:
         self.free_all()
         self._memory.release(self._kept_bytes + self._unread_bytes)
         self._kept_bytes = self._unread_bytes = 0
+        if self.call.streams:  # what is not counted any more is not kept either
+            self.call.forget()
         self.exchange.forget_response()
         self.exchange.guard.on_call_closed(self.call)

@@ -13,9 +13,12 @@ from tocsin.ext_proc.hosts import ProcessorHost
 from tocsin.http2 import frames
 from tocsin.http2.frames import LAST_STREAM, SETTINGS, FrameError
 from tocsin.http2.receive_window import STREAM_WINDOW
+from tocsin.relay.fair_share import Flow
 
 # Bytes of one read behind which others get their turn: an event loop goes on reading one socket for as long as it can.
 LARGE_READ = 1 << 16
+# Turns of the loop whose replies are written together while more of a read waits: a write may cost as much as a turn.
+TURNS_A_WRITE = 8
 MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE = 0x3, 0x6
 
 
@@ -25,8 +28,11 @@ class ExtProcConnection(EnvoyStreams):
     def __init__(self, server: ProcessorHost) -> None:
         super().__init__(server, server.memory.open(self._evict))
         self.name = server.name_connection()
-        self.is_reading = False  # what is put now is written once all is read
+        self.is_reading = False  # what is put now is written behind what is read in this turn
+        self._flow = Flow(self._read_slice)
         self._transport: asyncio.Transport | None = None
+        self._rests = False  # nothing is read of the socket for now
+        self._turns = 0  # of the loop, since something was written
         self._out: list[bytes] = []
         self._is_draining = False
 
@@ -52,23 +58,55 @@ class ExtProcConnection(EnvoyStreams):
     def data_received(self, data: bytes) -> None:
         if self.is_closed:
             return
-        self.is_reading = True
-        try:
-            self._read(data)
-        except FrameError as error:
-            self._abort(error)
-            return
-        finally:
-            self.is_reading = False
-        self.flush()
-        if len(data) >= LARGE_READ and self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        self._add(data)
+        self.server.share.wake(self._flow)
+        if self.is_behind:
+            self._charge_received()
+            self._rest()
+        elif len(data) >= LARGE_READ and not self._rests:
+            self._rest()
             self.server.loop.call_soon(self._read_on)
 
+    def _read_slice(self) -> bool:
+        """Read on in what has come, as far as this turn allows; whether there may be more of it."""
+        if not self.is_closed:
+            self._read_now()
+        if self.is_closed:
+            self._forget_received()
+            return False
+        self._charge_received()
+        self._turns += 1
+        if self.is_behind:
+            if self._turns >= TURNS_A_WRITE:
+                self.flush()
+            return True
+        self.flush()
+        if self._rests:
+            self.server.loop.call_soon(self._read_on)
+        if self._is_draining:
+            self._close_when_idle()
+        return False
+
+    def _read_now(self) -> None:
+        self.is_reading = True
+        try:
+            self._read_part()
+        except FrameError as error:
+            self._abort(error)
+        finally:
+            self.is_reading = False
+
+    def _rest(self) -> None:
+        """Read nothing of the socket until others have had their turn, and what has come is handled."""
+        if not self._rests and self._transport is not None and not self._transport.is_closing():
+            self._rests = True
+            self._transport.pause_reading()
+
     def _read_on(self) -> None:
-        """Others have had their turn."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        if self._rests and not self.is_behind:
+            self._rests = False
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         return False
@@ -76,6 +114,7 @@ class ExtProcConnection(EnvoyStreams):
     def connection_lost(self, error: Exception | None) -> None:
         del error
         self.is_closed = True
+        self._forget_received()
         streams, self.streams = list(self.streams.values()), {}
         for stream in streams:
             stream.on_closed()
@@ -97,6 +136,7 @@ class ExtProcConnection(EnvoyStreams):
 
     def flush(self) -> None:
         transport, out = self._transport, self._out
+        self._turns = 0
         if not out or transport is None:
             return
         if transport.is_closing():
@@ -135,11 +175,11 @@ class ExtProcConnection(EnvoyStreams):
             self._close_when_idle()
 
     def _close_when_idle(self) -> None:
-        if self._is_draining and not self.streams and self._transport is not None:
+        if self._is_draining and not self.streams and not self.is_behind and self._transport is not None:
             self.server.loop.call_later(self.server.LINGER, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
-        if not self.streams:
+        if not self.streams and not self.is_behind:
             self.close()
 
     def _evict(self) -> None:

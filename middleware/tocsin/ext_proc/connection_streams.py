@@ -7,6 +7,7 @@ what waits.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import NoReturn
 
 from tocsin.ext_proc.frame_reader import FrameReader
@@ -49,7 +50,7 @@ class EnvoyStreams(FrameReader):
     _unread = 0
 
     def __init__(self, server: ProcessorHost, memory: MemoryAccount) -> None:
-        super().__init__(memory, server.longest_headers)
+        super().__init__(memory, server.share, server.longest_headers)
         self.server = server
         self.send_window = SendWindow(self, memory)
         self.receive_window = ReceiveWindow(self, self.send_window, memory)
@@ -74,15 +75,27 @@ class EnvoyStreams(FrameReader):
         if not payload and not flags & END_STREAM:
             self._frame_rate.control()
         stream = self.streams.get(stream_id)
-        ended = stream is None or bool(flags & END_STREAM)
         if stream is None:  # it has ended here
             self.receive_window.credit(stream_id, size, ended=True)
             return
         if payload:
             stream.on_data(payload)
-        if stream_id not in self.streams:
+        if self._steps:
+            self._work_behind(self._ending_data(flags, stream_id, size))
+        else:
+            self._end_data(flags, stream_id, size)
+
+    def _ending_data(self, flags: int, stream_id: int, size: int) -> Iterator[None]:
+        self._end_data(flags, stream_id, size)
+        yield
+
+    def _end_data(self, flags: int, stream_id: int, size: int) -> None:
+        """A DATA frame of so many bytes is read."""
+        ended = bool(flags & END_STREAM)
+        stream = self.streams.get(stream_id)
+        if stream is None:
             ended = True
-        elif flags & END_STREAM:
+        elif ended:
             stream.on_half_closed()
         if not ended and self.send_window.blocked(stream_id):
             self.receive_window.defer_credit(stream_id, size)

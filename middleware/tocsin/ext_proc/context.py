@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import TimerHandle
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from tocsin.configuration.config import Config
@@ -93,6 +93,10 @@ class ExchangeHost(Protocol):
 
     def finish(self, status: int = 0, message: str = "") -> None:
         """End Envoy's stream: nothing more is sent, and what still arrives is dropped."""
+        ...
+
+    def work(self, steps: Iterator[None], size: int) -> None:
+        """Take these steps, which keep so many bytes, before Envoy's next message, as far as each turn allows."""
         ...
 
     def submit(self, call: Call, waiting: WaitingResponse) -> None:

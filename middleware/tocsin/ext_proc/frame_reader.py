@@ -3,10 +3,14 @@
 The relay cuts frames with `http2.splitter.FrameSplitter`, which hands DATA over in pieces and passes on, as the same
 bytes, what nobody takes. Envoy's frames have at most 16 KiB, and the processor takes all of them: cutting whole frames
 costs it less, most of all where a frame comes in several reads.
+
+A read may bring thousands of frames, and a frame as many messages: they are handled as the connection's turn comes
+(`relay.fair_share`), and what is left waits, charged to the connection's memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NoReturn
 
 from tocsin.ext_proc.hosts import ConnectionHost
@@ -26,6 +30,7 @@ from tocsin.http2.frames import (
     StreamError,
 )
 from tocsin.memory import MemoryAccount
+from tocsin.relay.fair_share import FairShare
 
 MOST_CONTINUATIONS = 64
 
@@ -33,15 +38,21 @@ MOST_CONTINUATIONS = 64
 class FrameReader(ConnectionHost):
     """Cuts Envoy's bytes into frames and header blocks. Subclasses handle them; setting `is_closed` ends the cutting.
 
-    Unfinished frames and header blocks are charged to `memory`. A block has at most `longest_headers` bytes.
+    What has come and is not handled yet is charged to `memory`: unfinished frames and header blocks, and what waits for
+    the next turn of `share` (`is_behind`). A block has at most `longest_headers` bytes.
     """
 
-    def __init__(self, memory: MemoryAccount, longest_headers: int) -> None:
+    def __init__(self, memory: MemoryAccount, share: FairShare, longest_headers: int) -> None:
         self.memory = memory
         self.is_greeted = False
         self.is_closed = False
+        self.is_behind = False
+        self._share = share
         self._longest_headers = longest_headers
-        self._tail = b""
+        self._received = b""
+        self._at = 0  # where in it the next frame begins
+        self._charged = 0  # bytes of it that are charged
+        self._steps: list[tuple[Iterator[None], int]] = []  # of what was read last, and the bytes that they keep
         self._has_settings = False
         self._block = bytearray()
         self._block_stream = self._block_flags = self._continuations = 0
@@ -70,21 +81,28 @@ class FrameReader(ConnectionHost):
 
     # -- cutting
 
-    def _read(self, data: bytes) -> None:
-        """Handle the frames that these bytes complete, and keep the rest. Raises FrameError."""
-        if self._tail:
-            self.memory.release(len(self._tail))
-            data = self._tail + data
-            self._tail = b""
-        at, end = 0, len(data)
+    def _add(self, data: bytes) -> None:
+        """More has come of Envoy."""
+        self._received = self._received[self._at :] + data if self._received else data
+        self._at = 0
+        self.is_behind = True
+
+    def _read_part(self) -> None:
+        """Handle the frames that have come whole, as far as this turn allows: `is_behind` where there may be more of
+        them. Raises FrameError.
+        """
+        data, at, share = self._received, self._at, self._share
+        end = len(data)
+        if self._steps and not self._take_steps():
+            return
         if not self.is_greeted:
             if not PREFACE.startswith(data[: len(PREFACE)]):
                 raise FrameError(frames.PROTOCOL_ERROR, "no HTTP/2 preface")
             if end < len(PREFACE):
-                self._keep(data)
+                self.is_behind = False
                 return
             self.is_greeted = True
-            at = len(PREFACE)
+            at = self._at = len(PREFACE)
         while end - at >= HEADER_SIZE:
             high, low, kind, flags, stream = HEADER.unpack_from(data, at)
             length = high << 8 | low
@@ -94,16 +112,51 @@ class FrameReader(ConnectionHost):
             if stop > end:
                 break
             self._on_frame(kind, flags, stream & LAST_STREAM, data[at + HEADER_SIZE : stop])
-            at = stop
-            if self.is_closed:
+            at = self._at = stop
+            if self.is_closed or (self._steps and not self._take_steps()) or (at < end and share.is_spent):
                 return
-        if at < end:
-            self._keep(data[at:])
+        self.is_behind = False
+        if at == end:
+            self._received, self._at = b"", 0
 
-    def _keep(self, tail: bytes) -> None:
-        """Keep the beginning of a frame until its rest arrives."""
-        self._tail = tail
-        self.memory.charge(len(tail))
+    def work(self, steps: Iterator[None], size: int) -> None:
+        self._steps.append((steps, size))
+        self.memory.charge(size)
+
+    def _work_behind(self, steps: Iterator[None]) -> None:
+        """Take these steps behind all others."""
+        self._steps.insert(0, (steps, 0))
+
+    def _take_steps(self) -> bool:
+        """Go on with what takes longer, as far as this turn allows: whether that is all of it. Raises FrameError."""
+        waiting, share = self._steps, self._share
+        while waiting:
+            entry = waiting[-1]
+            for _ in entry[0]:
+                break
+            else:
+                waiting.remove(entry)
+                self.memory.release(entry[1])
+            if self.is_closed or (waiting and share.is_spent):
+                return False
+        return True
+
+    def _charge_received(self) -> None:
+        """Charge what waits for its rest, or for the next turn."""
+        size = len(self._received) - self._at
+        if size > self._charged:
+            self.memory.charge(size - self._charged)
+        elif size < self._charged:
+            self.memory.release(self._charged - size)
+        self._charged = size
+
+    def _forget_received(self) -> None:
+        """Nothing more is read."""
+        self._received, self._at = b"", 0
+        self.is_behind = False
+        self._charge_received()
+        steps, self._steps = self._steps, []
+        self.memory.release(sum([size for _, size in steps]))
 
     def _on_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if not self._has_settings:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Callable
 from urllib.parse import quote
 
+from tocsin.ext_proc import replies
 from tocsin.ext_proc.requests import Fields
 from tocsin.grpc_wire.content_types import foreign_answer
 from tocsin.judgement.policy import DETAILS_KEY, Replacement
@@ -47,6 +49,14 @@ def status_fields(instead: Replacement) -> list[tuple[str, str]]:
         (DETAILS_KEY, binary_value(instead.details)),
     ]
     return [field for field in fields if field[1]]
+
+
+def immediate_status(instead: Replacement, verdict_fields: Callable[[int], list[tuple[str, str]]]) -> bytes:
+    """The reply by which Envoy sends a status alone, with the verdict's fields for a header list of that size."""
+    details = [(DETAILS_KEY, binary_value(instead.details))] if instead.details else []
+    size = len(instead.message) + sum([len(name) + len(value) for name, value in details]) + 256
+    status, setting = instead.status.value[0], [*details, *verdict_fields(size)]
+    return replies.immediate(200, instead.message.encode(), grpc_status=status, setting=setting)
 
 
 def binary_value(content: bytes) -> str:

@@ -7,11 +7,11 @@ body goes out as a whole or not at all. The gate decides what may go out; this m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, ProcessorContext
-from tocsin.ext_proc.grpc_head import DONE, GrpcResponseHead, binary_value, status_fields
+from tocsin.ext_proc.grpc_head import DONE, GrpcResponseHead, immediate_status, status_fields
 from tocsin.ext_proc.held_body import HeldBody
 from tocsin.ext_proc.requests import (
     FULL_DUPLEX_STREAMED,
@@ -25,10 +25,10 @@ from tocsin.ext_proc.requests import (
 from tocsin.ext_proc.response import JudgedResponse
 from tocsin.grpc_wire.deframer import framed
 from tocsin.judgement.actions import END, Actions, Ask, Judge, Outcome, Release, Replace
-from tocsin.judgement.call import Call
+from tocsin.judgement.call import Call, Fault
 from tocsin.judgement.gate import Gate
 from tocsin.judgement.outgoing import HOLDING, PASSING
-from tocsin.judgement.policy import DETAILS_KEY, Replacement, not_grpc
+from tocsin.judgement.policy import Replacement, not_grpc
 from tocsin.verdict import METADATA_KEY
 
 
@@ -110,7 +110,16 @@ class HeldResponse(JudgedResponse):
             if self.gate.state == PASSING:
                 self._body.put([message.content])
             else:
-                self._collect(message.content)
+                single = self._single_message(message.content)
+                if single is None:
+                    self._host.work(self._collecting(message), len(message.content))
+                    return
+                self._collect(message.content, single, None)
+                self._pass_unfinished()
+        self._end_body(message)
+
+    def _end_body(self, message: ProcessingRequest) -> None:
+        """A piece of the body is read."""
         if message.end or not self._body.is_streamed:
             self._body_ended = message.end
             self._on_complete("")
@@ -125,25 +134,35 @@ class HeldResponse(JudgedResponse):
         else:
             self._on_complete(self._trailing.grpc_status)
 
-    def _collect(self, body: bytes) -> None:
-        gate = self.gate
-        for raw, content, fault in self._read(body):
-            if self._instead is not None or self.is_over:
-                return
+    def _collecting(self, message: ProcessingRequest) -> Iterator[None]:
+        """Take the messages that a piece of the body completes, one after the other."""
+        for raw, content, fault in self._read(message.content):
+            if self.is_over or self._instead is not None:
+                break
             if not raw:
                 rest = self._deframer.rest if self._deframer is not None else b""
                 self._give_up(fault[0] if fault is not None else "memory", rest)
                 break
-            self._body.charge(len(raw))
-            if self.call.streams:
-                self.count_requests()
-            if self._host.memory.lacks_room and gate.expects_more:
-                self._give_up("memory", raw)
-                continue
-            self._do(gate.on_message(raw, content, fault))
-            if self.call.streams:
-                self.count_kept()
+            self._collect(raw, content, fault)
+            yield
+        if self.is_over:
+            self._is_complete = True
+            return
         self._pass_unfinished()
+        self._end_body(message)
+
+    def _collect(self, raw: bytes, content: bytes | None, fault: Fault | None) -> None:
+        """Take a message."""
+        gate = self.gate
+        self._body.charge(len(raw))
+        if self.call.streams:
+            self.count_requests()
+        if self._host.memory.lacks_room and gate.expects_more:
+            self._give_up("memory", raw)
+            return
+        self._do(gate.on_message(raw, content, fault))
+        if self.call.streams:
+            self.count_kept()
 
     def _give_up(self, reason: str, rest: bytes) -> None:
         """A message is too large to be held; `rest` of it has come."""
@@ -262,11 +281,7 @@ class HeldResponse(JudgedResponse):
         self._flush()  # what was judged before goes before it
         if not instead.responses and not self._body.has_sent:
             self.is_over = True
-            details = [(DETAILS_KEY, binary_value(instead.details))] if instead.details else []
-            size = len(instead.message) + sum([len(name) + len(value) for name, value in details]) + 256
-            setting = [*details, *self._verdict_fields(size)]
-            status, message = instead.status.value[0], instead.message.encode()
-            self._host.reply(self._with_metadata(replies.immediate(200, message, grpc_status=status, setting=setting)))
+            self._host.reply(self._with_metadata(immediate_status(instead, self._verdict_fields)))
             return
         self._instead = instead
         self._body.put([framed(response) for response in instead.responses])
@@ -280,8 +295,8 @@ class HeldResponse(JudgedResponse):
         if self._give_up_asking is not None:
             self._give_up_asking()
             self._give_up_asking = None
-        if self._kept_requests:
-            self.call.forget_requests()
+        if self.call.streams:  # what is not counted any more is not kept either
+            self.call.forget()
         self._give_back()
         self._body.release_all()
         if self._deframer is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 from tocsin.ext_proc.context import ProcessorContext
 from tocsin.http2.send_window import SendWindow
 from tocsin.judgement.batching import Batcher
 from tocsin.memory import MemoryAccount, MemoryBudget
+from tocsin.relay.fair_share import FairShare
 from tocsin.relay.retrier import Retrier
 
 
@@ -18,6 +20,7 @@ class ProcessorHost:
 
     context: ProcessorContext
     memory: MemoryBudget
+    share: FairShare
     longest_headers: int
     loop: asyncio.AbstractEventLoop
     batcher: Batcher
@@ -46,7 +49,7 @@ class ProcessorHost:
 
 
 class ConnectionHost:
-    """One connection from Envoy. While `is_reading`, what is put is written only after everything is read."""
+    """One connection from Envoy. While `is_reading`, what is put is written only behind what is read in this turn."""
 
     server: ProcessorHost
     name: str
@@ -67,6 +70,12 @@ class ConnectionHost:
 
     def flush(self) -> None:
         """Write what was put."""
+        raise NotImplementedError
+
+    def work(self, steps: Iterator[None], size: int) -> None:
+        """Take these steps, which keep so many bytes, as far as each turn allows, before anything else that has come is
+        handled: further steps that one of them asks for, and then the rest.
+        """
         raise NotImplementedError
 
     def on_stream_ended(self, stream_id: int) -> None:

@@ -8,20 +8,21 @@ messages.
 from __future__ import annotations
 
 from asyncio import TimerHandle
+from collections.abc import Iterator
 
 from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.gated import GatedResponse
 from tocsin.exchange.replies import ending, reply, verdict_fields
 from tocsin.exchange.sending import go_on
-from tocsin.exchange.treatment import BODY_DEPENDENT_FIELDS, DOCUMENT
+from tocsin.exchange.treatment import DOCUMENT
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, HttpRequest, ProcessorContext
+from tocsin.ext_proc.http_replies import body_replies, buffered_reply, head_reply, immediate_reply
 from tocsin.ext_proc.misfits import LINES
 from tocsin.ext_proc.requests import (
     BUFFERED,
     FULL_DUPLEX_STREAMED,
     RESPONSE_BODY,
-    RESPONSE_HEADERS,
     RESPONSE_TRAILERS,
     Fields,
     ProcessingRequest,
@@ -35,11 +36,7 @@ from tocsin.judgement.policy import Replacement, failed_closed
 from tocsin.outbound_http import Answer
 from tocsin.verdict import METADATA_KEY
 
-LARGEST_PIECE = 1 << 20  # bytes of a body that are sent in one message
-
-# What Envoy writes itself.
-HOP_BY_HOP_FIELDS = frozenset({"connection", "keep-alive", "transfer-encoding", "date", "server"})
-_NOT_OF_ANOTHER = HOP_BY_HOP_FIELDS | BODY_DEPENDENT_FIELDS | {METADATA_KEY}
+STREAM_SLICE = 1 << 12  # bytes of a stream that are read at once: each of its events costs as much as a document
 
 
 class HttpResponse(JudgedResponse):
@@ -142,11 +139,32 @@ class HttpResponse(JudgedResponse):
         if not gated.treatment.is_judged:
             self._pass(message)
             return
-        ends = message.end or self._is_buffered
         if self._is_buffered:
             self._came = message.content
-        segments = self._exchange.on_response_chunk(message.content) if message.content else []
-        if ends:
+        content = message.content
+        if len(content) > STREAM_SLICE and gated.treatment.kind != DOCUMENT:
+            self._host.work(self._reading(message), len(content))
+            return
+        self._read_piece(message, content)
+
+    def _reading(self, message: ProcessingRequest) -> Iterator[None]:
+        """Read a piece of a stream, slice by slice."""
+        content = message.content
+        last = (len(content) - 1) // STREAM_SLICE * STREAM_SLICE
+        for at in range(0, last, STREAM_SLICE):
+            if self.is_over:
+                return
+            self._gated.take(self._exchange.on_response_chunk(content[at : at + STREAM_SLICE]))
+            go_on(self._gated, self)
+            yield
+        if not self.is_over:
+            self._read_piece(message, content[last:])
+
+    def _read_piece(self, message: ProcessingRequest, content: bytes) -> None:
+        """Read the last of a piece of the body, and let the piece pass where it may at once."""
+        gated = self._gated
+        segments = self._exchange.on_response_chunk(content) if content else []
+        if message.end or self._is_buffered:
             self._is_complete = True
             gated.end(segments + self._exchange.on_response_end())
         else:
@@ -223,11 +241,8 @@ class HttpResponse(JudgedResponse):
         self._send_body(content, end=False)
 
     def _send_body(self, content: bytes, *, end: bool) -> None:
-        """Send a part of a streamed body, in pieces: each is copied several times on its way."""
-        last = max(0, len(content) - 1) // LARGEST_PIECE * LARGEST_PIECE
-        for at in range(0, last, LARGEST_PIECE):
-            self._host.reply(replies.streamed_body(RESPONSE_BODY, content[at : at + LARGEST_PIECE], end=False))
-        self._host.reply(replies.streamed_body(RESPONSE_BODY, content[last:], end=end))
+        for piece in body_replies(content, end=end):
+            self._host.reply(piece)
 
     def _send_head(self) -> None:
         if self._head_waits:
@@ -236,10 +251,9 @@ class HttpResponse(JudgedResponse):
 
     def _reply_head(self, verdict: list[tuple[str, str]] | None = None) -> None:
         """The reply to the headers."""
-        removing = [METADATA_KEY] if METADATA_KEY in self._names and not verdict else []
-        if self._gated.treatment.is_judged and self._gated.treatment.rewrites and self._is_streamed:
-            removing += [name for name in self._names if name in BODY_DEPENDENT_FIELDS]
-        self._host.reply(replies.changed_headers(RESPONSE_HEADERS, verdict or [], removing))
+        treatment = self._gated.treatment
+        is_rewritten = treatment.is_judged and treatment.rewrites and self._is_streamed
+        self._host.reply(head_reply(self._names, verdict or [], is_rewritten=is_rewritten))
 
     def finish(self) -> None:
         """Let go the end of the response, and the body where it waited as a whole."""
@@ -252,7 +266,7 @@ class HttpResponse(JudgedResponse):
         content = gated.take_ready()
         gated.free_all()
         if self._is_buffered:
-            self._reply_buffered(content, verdict)
+            self._host.reply(buffered_reply(content, self._came, self._names, verdict))
             return
         if self._head_waits:
             self._head_waits = False
@@ -262,14 +276,6 @@ class HttpResponse(JudgedResponse):
             self._send_body(content, end=ends)
         if not ends:
             self._host.reply(replies.CONTINUE[RESPONSE_TRAILERS])
-
-    def _reply_buffered(self, content: bytes, verdict: list[tuple[str, str]]) -> None:
-        if content == self._came:
-            self._host.reply(replies.body_with_headers(RESPONSE_BODY, verdict))
-            return
-        removing = [name for name in self._names if name in BODY_DEPENDENT_FIELDS and name != "content-length"]
-        setting = [*verdict, ("content-length", str(len(content)))]
-        self._host.reply(replies.replaced_body(RESPONSE_BODY, content, setting, removing))
 
     def replace(self, instead: Replacement) -> None:
         """Drop what is held, and send `instead` in its place."""
@@ -282,9 +288,7 @@ class HttpResponse(JudgedResponse):
         self.is_over = True
         if self._is_buffered or self._head_waits:
             sent = answer if answer is not None else reply(self._exchange, instead)
-            fields = [field for field in sent.headers if field[0] not in _NOT_OF_ANOTHER]
-            setting = [*fields, *verdict_fields(self.call)]
-            self._host.reply(replies.immediate(sent.status, sent.body, setting=setting))
+            self._host.reply(immediate_reply(sent, verdict_fields(self.call)))
         else:
             rest = answer.body if answer is not None else ending(self._exchange, instead)
             self._host.reply(replies.streamed_body(RESPONSE_BODY, rest, end=True))

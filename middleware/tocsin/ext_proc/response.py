@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from asyncio import TimerHandle
+from collections.abc import Iterator
 
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, ProcessorContext, WaitingResponse
@@ -110,23 +111,22 @@ class JudgedResponse(ProcessedResponse):
 
     # -- messages
 
-    def _read(self, body: bytes) -> list[tuple[bytes, bytes | None, Fault | None]]:
+    def _single_message(self, body: bytes) -> bytes | None:
+        """The message that a piece of the body is, where it is one: the usual case."""
+        return whole_message(body, self._context.max_message) if self._deframer is None else None
+
+    def _read(self, body: bytes) -> Iterator[tuple[bytes, bytes | None, Fault | None]]:
         """The messages that a piece of the body completes: each framed, decompressed, and the fault where it cannot be
         read.
 
-        A message that cannot be read ends the list if its framed bytes are lost too.
+        A message that cannot be read ends them if its framed bytes are lost too.
         """
-        limit = self._context.max_message
         if self._deframer is None:
-            single = whole_message(body, limit)
-            if single is not None:
-                return [(body, single, None)]
-            self._deframer = MessageDeframer(limit, self._host.memory, keeps=self._keeps)
-        messages: list[tuple[bytes, bytes | None, Fault | None]] = []
+            self._deframer = MessageDeframer(self._context.max_message, self._host.memory, keeps=self._keeps)
         for message in self._deframer.feed(body):
             raw = b"" if message.content is None else framed(message.content, compressed=message.compressed)
-            messages.append((raw, *self._plain(message)))
-        return messages
+            content, fault = self._plain(message)
+            yield raw, content, fault
 
     _keeps = False  # what cannot be put together is kept, to be passed on
 

@@ -23,6 +23,7 @@ from tocsin.judgement.batching import Batcher
 from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryBudget
 from tocsin.relay.descriptors import Descriptors
+from tocsin.relay.fair_share import FairShare
 from tocsin.relay.handshake import TlsServer
 from tocsin.relay.open_connections import OpenConnections
 from tocsin.relay.retrier import Retrier
@@ -32,6 +33,10 @@ from tocsin.sockets import bind
 log = logging.getLogger("tocsin")
 
 BACKLOG = 1024
+TURN = 0.0004  # seconds of each turn of the loop that go to what Envoy has sent
+# Turns of the loop that may share a batch: what came in one read is read in as many, and each batch costs as much as
+# half a dozen responses.
+TURNS_A_BATCH = 16
 MAINTENANCE_INTERVAL = 1.0  # seconds between looks for changed certificates and connections that say nothing
 
 
@@ -56,6 +61,7 @@ class ExtProcServer(ProcessorHost):
         assert config.ext_proc is not None
         self.context = ProcessorContext(config, guard, added)
         self.memory = memory
+        self.share = FairShare(turn=TURN)
         self._is_ready = is_ready
         self.open: OpenConnections[ConnectionHost] = OpenConnections(descriptors, self.context.limited)
         self.open.most = config.limits.connections
@@ -84,7 +90,7 @@ class ExtProcServer(ProcessorHost):
     async def start(self) -> None:
         """Listen. Raises StartError when the address is not available or a certificate cannot be used."""
         self.loop = asyncio.get_running_loop()
-        self.batcher = Batcher(self.context.guard, self.flushed)
+        self.batcher = Batcher(self.context.guard, self.flushed, most_ticks=TURNS_A_BATCH)
         self.retrier = Retrier(self.memory)
         self._certificates.read()
         try:

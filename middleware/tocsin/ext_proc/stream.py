@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import TimerHandle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import quote
 
 from tocsin.ext_proc.context import WaitingResponse
@@ -12,7 +12,7 @@ from tocsin.ext_proc.hosts import ConnectionHost
 from tocsin.ext_proc.request_head import ENVOY_PREFIXES
 from tocsin.ext_proc.requests import Fields, MessageError, read_request
 from tocsin.grpc_wire.content_types import is_grpc
-from tocsin.grpc_wire.deframer import MessageDeframer, framed, whole_message
+from tocsin.grpc_wire.deframer import Message, MessageDeframer, framed, whole_message
 from tocsin.http2 import frames
 from tocsin.http2.header_literals import block
 from tocsin.judgement.actions import Ask, Outcome
@@ -85,7 +85,12 @@ class ProcessorStream:
                 self._on_message(content)
                 return
             self._deframer = MessageDeframer(self._limit, self.memory)
-        for message in self._deframer.feed(payload):
+        self.work(self._taking(self._deframer.feed(payload)), len(payload))
+
+    def _taking(self, messages: Iterator[Message]) -> Iterator[None]:
+        for message in messages:
+            if self._has_ended or self._exchange is None:
+                return
             plain = message.content
             if plain is None:
                 self._server.context.limited["memory" if message.fault == "memory" else "message"] += 1
@@ -98,6 +103,10 @@ class ProcessorStream:
                     self._exchange.end(INTERNAL, f"tocsin: {why}")
                     return
             self._on_message(plain)
+            yield
+
+    def work(self, steps: Iterator[None], size: int) -> None:
+        self._connection.work(steps, size)
 
     def _on_message(self, content: bytes) -> None:
         if self._has_ended or self._exchange is None:

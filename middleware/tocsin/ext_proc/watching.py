@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, ProcessorContext
@@ -55,9 +56,29 @@ class WatchedResponse(JudgedResponse):
         call = self.call
         self._has_body = True
         if self._reads and message.content and (call.streams or not (self._waiting or call.verdict is not None)):
-            for _, content, fault in self._read(message.content):
-                if call.streams or not self._waiting:
-                    self._judge_message(content, fault)
+            single = self._single_message(message.content)
+            if single is None:
+                self._host.work(self._reading(message), len(message.content))
+                return
+            if call.streams or not self._waiting:
+                self._judge_message(single, None)
+        self._end_body(message)
+
+    def _reading(self, message: ProcessingRequest) -> Iterator[None]:
+        """Judge the messages that a piece of the body completes, one after the other."""
+        call = self.call
+        for _, content, fault in self._read(message.content):
+            if self.is_over:
+                return
+            if call.streams or not self._waiting:
+                self._judge_message(content, fault)
+            yield
+        if not self.is_over:
+            self._end_body(message)
+
+    def _end_body(self, message: ProcessingRequest) -> None:
+        """A piece of the body is read."""
+        call = self.call
         if message.end and self._reads:
             self._finish_messages("", is_failure=call.streams)
         if self.is_observing and not call.streams and self._waiting:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tocsin.http_relay.bodies import BodyError
 from tocsin.http_relay.context import HttpContext
-from tocsin.http_relay.fair_share import Flow
 from tocsin.http_relay.heads import HeadError, Http1Request
 from tocsin.http_relay.hosts import UpstreamHost
 from tocsin.http_relay.incoming import CallerRequests
+from tocsin.relay.fair_share import Flow
 
 
 class CallerHost(UpstreamHost):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.opening import ExchangePlan, Exchanges
-from tocsin.http_relay.fair_share import FairShare
 from tocsin.http_relay.heads import Http1Request
 from tocsin.http_relay.incoming import LONGEST_KEPT_HEAD
 from tocsin.http_relay.paths import RoutePaths, plain_path
 from tocsin.relay.context import RelayContext
+from tocsin.relay.fair_share import FairShare
 
 HEALTH = frozenset({"/health", "/healthz", "/livez", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"})
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 
 from tocsin.http_relay.bodies import Body, BodyError, OpenBody, body_of
-from tocsin.http_relay.fair_share import FairShare, Flow
 from tocsin.http_relay.heads import HeadError, ResponseHead
 from tocsin.http_relay.hosts import RelayedResponse, UpstreamHost
 from tocsin.http_relay.incoming import UpstreamResponses
@@ -17,6 +16,7 @@ from tocsin.http_relay.replies import refusal
 from tocsin.http_relay.request import RelayedRequest
 from tocsin.http_relay.response import GuardedResponse
 from tocsin.http_relay.sides import Side, SideHost
+from tocsin.relay.fair_share import FairShare, Flow
 
 # Bytes that wait for their turn, from which on a socket is read no further: not to read it costs calls of the system.
 MOST_BEHIND = 1 << 14

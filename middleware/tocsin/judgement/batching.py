@@ -19,13 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 from tocsin.judgement.call import Call
+from tocsin.judgement.call_size import INLINE_BYTES, is_large, message_bytes
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.message_run import MessageRun
 
 MOST_WAITING = 10_000  # calls that may wait for a batch in flight
 MAX_COALESCED_TICKS = 4  # of the loop that may share a batch
 LARGE_SHARE = 2  # one in so many bytes of max_memory: those that are held elsewhere are there twice
-INLINE_BYTES = 131_072  # of one response's messages, and
 INLINE_ROWS = 512  # of all responses together, that are judged in the loop: some 2 ms
 
 
@@ -42,6 +42,7 @@ class Batcher:
 
     `after_flush` runs once for each batch, after the callbacks of all its calls. `is_alone` tells whether no other call
     is under way than the one that waits; `expected` counts calls whose response is awaited, by whoever judges alone.
+    While each brings more, a batch may take `most_ticks` turns of the loop besides the first.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class Batcher:
         guard: Guard,
         after_flush: Callable[[], None] = lambda: None,
         is_alone: Callable[[], bool] = lambda: False,
+        most_ticks: int = MAX_COALESCED_TICKS,
     ) -> None:
         self._guard = guard
         self._after_flush = after_flush
         self._is_alone = is_alone
+        self._most_ticks = most_ticks
         self.expected = 0
         self._loop = asyncio.get_running_loop()
         self._calls: list[Call] = []
@@ -94,7 +97,7 @@ class Batcher:
         was done. Its messages are the caller's to drop.
         """
         guard = self._guard
-        if self.expected or self._calls or guard.is_blocking or _size(call) > INLINE_BYTES:
+        if self.expected or self._calls or guard.is_blocking or is_large(call):
             return False
         if guard.judge((call,), INLINE_ROWS):
             return False
@@ -128,7 +131,7 @@ class Batcher:
         waiting_now = len(self._calls)
         if (
             waiting_now > self._size_last_tick
-            and self._ticks < MAX_COALESCED_TICKS
+            and self._ticks < self._most_ticks
             and not (waiting_now == 1 and self._is_alone())
         ):
             self._size_last_tick = waiting_now
@@ -164,7 +167,7 @@ class Batcher:
 
     def _judge_rest_soon(self) -> None:
         """Judge what waits in the next turn, without waiting for more."""
-        self._ticks = MAX_COALESCED_TICKS
+        self._ticks = self._most_ticks
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
@@ -186,9 +189,9 @@ class Batcher:
         large = set()
         for call in calls:
             response = call.response
-            if (response is None or len(response) > INLINE_BYTES or call.wants_request or call.earlier) and _size(
-                call
-            ) > INLINE_BYTES:
+            if response is not None and len(response) <= INLINE_BYTES and not (call.wants_request or call.earlier):
+                continue  # most are so
+            if is_large(call):
                 large.add(id(call))
         small = [call for call in calls if id(call) not in large] if large else calls
         postponed = self._guard.judge(small, INLINE_ROWS)
@@ -210,7 +213,7 @@ class Batcher:
 
     def _add_large(self, call: Call, waiting: VerdictCallback) -> None:
         """Judge a response in the thread for large ones. When too much waits for that thread, it passes unscored."""
-        size = _size(call)
+        size = message_bytes(call)
         if self._large and self._large_bytes + size > self._guard.config.max_memory // LARGE_SHARE:
             self._loop.call_soon(self._give_up, call, waiting)
             return
@@ -225,7 +228,7 @@ class Batcher:
         if self._large_pool is None:
             self._large_pool = ThreadPoolExecutor(1, thread_name_prefix="tocsin-scorer-large")
         self._large_in_flight = True
-        size = _size(call)
+        size = message_bytes(call)
         done = self._loop.run_in_executor(self._large_pool, self._judge_alone, call)
         done.add_done_callback(lambda _: self._large_landed(call, waiting, size))
 
@@ -280,12 +283,6 @@ class _OfRun:
         self._missing -= 1
         if not self._missing:
             self._waiting.judged(self._run)
-
-
-def _size(call: Call) -> int:
-    """The bytes of all messages that a call is judged by."""
-    size = len(call.response or b"") + sum([len(message) for message in call.earlier])
-    return size + len(call.request or b"") if call.wants_request else size
 
 
 class _Future(NamedTuple):

@@ -137,6 +137,10 @@ class FieldMethod:
         """The id of one request of a stream, "" where it has none."""
         return self._request_id(request) if self._request_id is not None else ""
 
+    def decoded_size(self, response: bytes) -> int:
+        """All of them: values are decoded one by one."""
+        return len(response)
+
     def answer_of(self, response: bytes) -> AnsweredRequest:
         """Which request of a stream a response answers."""
         return AnsweredRequest(self._response_id(response) if self._response_id is not None else "", False)

@@ -92,6 +92,10 @@ class Method(Protocol):
         """Parse a response and find its model. Raises Unscored `undecodable`."""
         ...
 
+    def decoded_size(self, response: bytes) -> int:
+        """How many of a response's bytes cost time when it is read."""
+        ...
+
     def request_id(self, request: bytes) -> str:
         """The id of one request of a stream, "" where it has none. Raises Unscored `undecodable`."""
         ...

@@ -39,6 +39,7 @@ _RAW_OUTPUT_CONTENTS = Response.DESCRIPTOR.fields_by_name["raw_output_contents"]
 
 CHEAP_MESSAGE = 65_536  # bytes of a message that is cheaply written again, or parsed with all of its contents
 MOST_FIELDS = 256  # of a larger one whose contents are left where they are
+RAW_FOR_DECODED = 16  # bytes of raw contents that take as long as one that is decoded
 
 _TYPED = {
     "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
@@ -118,6 +119,17 @@ def raw_contents(content: bytes, *, streamed: bool) -> list[tuple[int, int]]:
     if streamed:
         ((start, stop),) = fields_with_length(content, 0, stop, _INFER_RESPONSE)
     return fields_with_length(content, start, stop, _RAW_OUTPUT_CONTENTS)
+
+
+def decoded_size(content: bytes) -> int:
+    """How many bytes of a ModelInferResponse take time when it is read: all of them, where it has no raw contents."""
+    size = len(content)
+    try:
+        places = fields_with_length(content, 0, size, _RAW_OUTPUT_CONTENTS, most=MOST_FIELDS)
+    except IndexError:  # it ends within a field
+        return size
+    raw = sum([stop - start for start, stop in places])
+    return size - raw + raw // RAW_FOR_DECODED
 
 
 def parse(kind: Any, content: bytes, side: str) -> Any:

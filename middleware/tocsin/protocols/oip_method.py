@@ -54,6 +54,10 @@ class InferMethod:
         del request
         return oip.read_stream_response(response) if self.streams else oip.read_response(response)
 
+    def decoded_size(self, response: bytes) -> int:
+        """Those besides its raw contents, and few of these, which are copied where they are read."""
+        return len(response) if self.streams else oip.decoded_size(response)
+
     def request_id(self, request: bytes) -> str:
         """The id of a request. Raises Unscored `undecodable`."""
         return oip.request_id(request)

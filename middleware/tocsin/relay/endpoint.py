@@ -12,10 +12,7 @@ from tocsin.http2.splitter import FrameSplitter
 from tocsin.relay.stream_host import StreamHost
 
 MOST_UNREAD = 1 << 20  # bytes of the relay's own answers that a peer which does not read them may leave waiting
-MAX_JOINED_PIECES, MAX_JOINED_BYTES = (
-    2,
-    1 << 16,
-)  # pieces, and bytes, up to which joining them is quicker than writing them one by one
+MAX_JOINED_BYTES = 1 << 16  # of pieces, up to which joining them is quicker than writing them one by one
 
 
 class EndpointHost(StreamHost):
@@ -145,7 +142,7 @@ class Endpoint(FrameSplitter):
             return
         if len(out) == 1:
             transport.write(out[0])
-        elif len(out) <= MAX_JOINED_PIECES or sum(map(len, out)) <= MAX_JOINED_BYTES:
+        elif sum(map(len, out)) <= MAX_JOINED_BYTES:
             transport.write(b"".join(out))
         else:
             transport.writelines(out)  # without another copy of what is large

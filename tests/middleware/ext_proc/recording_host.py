@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,10 @@ class Host:
 
     def finish(self, status: int = 0, message: str = "") -> None:
         self.ended = status, message
+
+    def work(self, steps: Iterator[None], size: int) -> None:
+        for _ in steps:
+            pass
 
     def submit(self, call: Call, waiting: WaitingResponse) -> None:
         self.waiting.append((call, waiting))

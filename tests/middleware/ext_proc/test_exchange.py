@@ -299,3 +299,16 @@ def test_a_reload_leaves_what_is_under_way_as_it_began(host: Make) -> None:
     assert here.body_out() == framed(ANSWERS["safe3"]) + framed(ANSWERS["safe4"])
     assert "tocsin-verdict" in here.last()
     here.close()
+
+
+def test_messages_that_wait_for_others_are_not_kept_once_their_response_is_replaced(host: Make) -> None:
+    here = host({**BLOCK, "judge": 2})
+    here.begin(DUPLEX, "Watch")
+    here.headers()
+    here.body("safe3", "far", "safe4")
+    call = here.exchange.call
+    assert call is not None and call.kept_bytes > 0
+    here.judge()
+    assert here.replies[-1].WhichOneof("response") == "immediate_response"
+    assert call.kept_bytes == 0 and not call.ended()
+    here.close()

@@ -27,3 +27,17 @@ def test_what_is_not_complete_is_charged(headers: dict[str, str], body: bytes, t
     assert memory.used == 40
     gated.drop()
     assert memory.used == 0
+
+
+def test_messages_that_wait_for_others_are_not_kept_once_nothing_of_their_response_goes_out(tmp_path: Path) -> None:
+    guard = inline_guard(config(tokens_bundle(tmp_path / "t.tocsin"), "enforce"))
+    exchange = Exchanges(guard).open("POST", CHAT, JSON.items())
+    assert exchange is not None
+    exchange.on_request(b"{}")
+    memory = MemoryBudget(1 << 20).open(lambda: None)
+    gated = GatedResponse(exchange, memory, lambda seconds: None, holds=True, annotates=True, can_retry=False)
+    gated.begin(200, SSE.items())
+    gated.take(exchange.on_response_chunk(b"".join(stream([USUAL] * 4)[:-1])))
+    assert exchange.call.kept_bytes > 0 and memory.used > 0
+    gated.drop()
+    assert memory.used == 0 and exchange.call.kept_bytes == 0 and not exchange.call.ended()

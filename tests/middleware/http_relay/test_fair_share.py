@@ -13,8 +13,8 @@ from benchmarks.harness.by_hand import until
 from benchmarks.harness.chat import USUAL, stream
 from tests.middleware.http_relay.raw import SAFE, calling, chunked, relayed, request, response
 
-from tocsin.http_relay.fair_share import TURN, FairShare, Flow
 from tocsin.http_relay.sides import MOST_UNSENT
+from tocsin.relay.fair_share import TURN, FairShare, Flow
 
 
 class Work:

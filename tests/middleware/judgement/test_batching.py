@@ -7,17 +7,20 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from benchmarks.harness.parts import METHOD, inference, inline_guard, quick_bundle, safe_traffic, settings
 from benchmarks.harness.served import in_sessions, model
 
-from tocsin.judgement.batching import INLINE_BYTES, INLINE_ROWS, MAX_COALESCED_TICKS, Batcher
+from tocsin.judgement.batching import INLINE_ROWS, MAX_COALESCED_TICKS, Batcher
 from tocsin.judgement.call import Call
+from tocsin.judgement.call_size import INLINE_BYTES
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.judge import MAX_STEP_ROWS
 from tocsin.judgement.sink import Scored
 from tocsin.relay.context import RelayContext, RelayedConnection
 from tocsin_calibration import Window
+from tocsin_detectors import Observations
 
 
 @pytest.mark.parametrize(
@@ -150,6 +153,24 @@ def test_large_responses_are_judged_beside_the_loop_and_nobody_waits_for_them(tm
     assert sorted(threads.judged) == [(1, True), (INLINE_ROWS + 1, False), (20_000, False)]
     expected = guard.models["digits"].scoring.promise.judge(guard.models["digits"].scoring.scorer(many)).pvalues
     assert calls[0].verdict is not None and calls[0].verdict.pvalues == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("raw", "padding", "in_loop"), [(True, 1 << 20, True), (False, 1 << 20, False), (True, 4 << 20, False)]
+)
+def test_bytes_that_are_taken_as_they_are_need_no_thread(
+    raw: bool, padding: int, in_loop: bool, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "quick.tocsin"
+    quick_bundle(bundle)
+    threads = Threads()
+    guard = inline_guard(settings(1, bundle), [threads])  # type: ignore[list-item]
+    observations = Observations({**safe_traffic(1), "image": np.zeros((1, padding // 4), np.float32)})
+    content = inference(observations, slice(0, 1), raw=raw)
+    assert len(content) > INLINE_BYTES
+    (call,) = judged_at_once(guard, content, 1)
+    assert call.verdict is not None and call.verdict.unscored is None
+    assert threads.judged == [(1, in_loop)]
 
 
 def judged_at_once(guard: Guard, content: bytes, count: int) -> list[Call]:

@@ -162,6 +162,10 @@ class JsonMethod:
         del request
         return ""
 
+    def decoded_size(self, response: bytes) -> int:
+        """All of them: values are decoded one by one."""
+        return len(response)
+
     def answer_of(self, response: bytes) -> AnsweredRequest:
         """There is one request."""
         del response

@@ -1,7 +1,7 @@
 """How connections share the time of the event loop: start-time fair queueing (Goyal, Vin and Cheng, 1996).
 
 What has come of a connection is read slice by slice. The connection that has used least time is served first, so that
-one that asks for little never waits for those that ask for much. In each turn of the event loop at most `TURN` seconds
+one that asks for little never waits for those that ask for much. In each turn of the event loop only so many seconds
 are spent: then everything else of the process has its turn, such as calls of gRPC and the judging of batches.
 """
 
@@ -33,13 +33,15 @@ class Flow:
 
 
 class FairShare:
-    """Serves flows, in the running event loop. `clock` gives seconds."""
+    """Serves flows, in the running event loop, for `turn` seconds of each of its turns. `clock` gives seconds."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter, turn: float = TURN) -> None:
         self._clock = clock
+        self._turn = turn
         self._waiting: list[tuple[float, Flow]] = []  # a heap, by the virtual time at which a flow may begin
         self._virtual_time = 0.0
         self._spent = 0.0  # seconds, in this turn of the loop
+        self._ends = 0.0  # when this turn's seconds will be spent
         self._is_serving = False
         self._has_next_turn = False
 
@@ -53,6 +55,11 @@ class FairShare:
         if not self._is_serving:
             self._serve()
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether this turn's seconds are spent: for flows that can end their slice anywhere."""
+        return self._clock() >= self._ends
+
     def _serve(self) -> None:
         if not self._has_next_turn:
             self._has_next_turn = True
@@ -61,7 +68,8 @@ class FairShare:
         self._is_serving = True
         try:
             began = clock()
-            while waiting and self._spent < TURN:
+            self._ends = began + self._turn - self._spent
+            while waiting and self._spent < self._turn:
                 start, flow = heappop(waiting)
                 self._virtual_time = start
                 flow.is_waiting, flow.is_woken = True, False
