@@ -42,7 +42,7 @@ class GrpcResponseHead:
 def status_fields(instead: Replacement) -> list[tuple[str, str]]:
     """The status of a replaced response, as trailers."""
     fields = [
-        ("grpc-status", str(instead.status.value[0])),
+        ("grpc-status", str(instead.status.value)),
         ("grpc-message", quote(instead.message, safe=UNESCAPED)),
         (DETAILS_KEY, binary_value(instead.details)),
     ]

@@ -265,7 +265,7 @@ class HeldResponse(JudgedResponse):
             details = [(DETAILS_KEY, binary_value(instead.details))] if instead.details else []
             size = len(instead.message) + sum([len(name) + len(value) for name, value in details]) + 256
             setting = [*details, *self._verdict_fields(size)]
-            status, message = instead.status.value[0], instead.message.encode()
+            status, message = instead.status.value, instead.message.encode()
             self._host.reply(self._with_metadata(replies.immediate(200, message, grpc_status=status, setting=setting)))
             return
         self._instead = instead
