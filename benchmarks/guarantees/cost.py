@@ -94,10 +94,10 @@ def everything(rounds: int = ROUNDS) -> tuple[dict[str, Any], list[Check]]:
             "milliseconds a scrape": median(scrape[way]),
             "times as long a scrape": median(slower),
         }
-        told = (
+        texts = (
             (f"{median(more):.2f} us ({low:.2f} to {high:.2f})", f"{median(slower):.3f}") if way != JOINT else ("", "")
         )
-        table.add_row(way, f"{median(response[way]):.1f} us", told[0], f"{median(scrape[way]):.1f} ms", told[1])
+        table.add_row(way, f"{median(response[way]):.1f} us", texts[0], f"{median(scrape[way]):.1f} ms", texts[1])
         if way != JOINT:
             checks += [
                 at_most(f"{way}: more microseconds of CPU a response", median(more), MORE_CPU),
