@@ -61,12 +61,12 @@ def everything(rounds: int = ROUNDS) -> tuple[dict[str, Any], list[Check]]:
     gc.collect()
     gc.disable()
     for number_of_round in range(rounds):
-        for way, served in _turned(single, number_of_round):
+        for way, served in _rotated(single, number_of_round):
             began = time.process_time()
             for number in range(BATCHES):
                 _judge(served.guard, messages[number % len(messages)])
             response[way].append((time.process_time() - began) / (BATCH * BATCHES) * 1e6)
-        for way, served in _turned(many, number_of_round) if number_of_round % SCRAPED == 0 else ():
+        for way, served in _rotated(many, number_of_round) if number_of_round % SCRAPED == 0 else ():
             for message in of_models:
                 _judge(served.guard, message)
             began = time.process_time()
@@ -84,8 +84,8 @@ def everything(rounds: int = ROUNDS) -> tuple[dict[str, Any], list[Check]]:
     results: dict[str, Any] = {}
     checks: list[Check] = []
     for way in single:
-        more = [own - joint for own, joint in zip(response[way], response[JOINT], strict=True)]
-        slower = [own / joint for own, joint in zip(scrape[way], scrape[JOINT], strict=True)]
+        more = [of_way - joint for of_way, joint in zip(response[way], response[JOINT], strict=True)]
+        slower = [of_way / joint for of_way, joint in zip(scrape[way], scrape[JOINT], strict=True)]
         low, high = _interval(more)
         results[way] = {
             "microseconds a response": median(response[way]),
@@ -94,10 +94,12 @@ def everything(rounds: int = ROUNDS) -> tuple[dict[str, Any], list[Check]]:
             "milliseconds a scrape": median(scrape[way]),
             "times as long a scrape": median(slower),
         }
-        texts = (
+        differences = (
             (f"{median(more):.2f} us ({low:.2f} to {high:.2f})", f"{median(slower):.3f}") if way != JOINT else ("", "")
         )
-        table.add_row(way, f"{median(response[way]):.1f} us", texts[0], f"{median(scrape[way]):.1f} ms", texts[1])
+        table.add_row(
+            way, f"{median(response[way]):.1f} us", differences[0], f"{median(scrape[way]):.1f} ms", differences[1]
+        )
         if way != JOINT:
             checks += [
                 at_most(f"{way}: more microseconds of CPU a response", median(more), MORE_CPU),
@@ -107,7 +109,7 @@ def everything(rounds: int = ROUNDS) -> tuple[dict[str, Any], list[Check]]:
     return {"cost": results}, checks
 
 
-def _turned(ways: dict[str, Served], by: int) -> list[tuple[str, Served]]:
+def _rotated(ways: dict[str, Served], by: int) -> list[tuple[str, Served]]:
     """The ways, the one at the place `by` first: what comes first in a round finds other caches."""
     items = list(ways.items())
     by %= len(items)
