@@ -16,6 +16,9 @@ from tocsin.verdict import USUAL_LIST_SIZE
 
 STREAMS_A_CONTROL = 16  # calls waiting for windows that make SETTINGS count once more among control frames
 UPDATES_A_FRAME, FREE_UPDATES = 16, 64  # window updates for each frame of DATA, and for frames that are none
+# Streams that one read begins, behind which others get their turn: an event loop goes on reading one socket for as long
+# as it can.
+MANY_STREAMS = 256
 WAITING_FOR_UPSTREAM = 1 << 16  # bytes taken from a client before its upstream connection stands
 
 
@@ -76,7 +79,10 @@ class Downstream(Endpoint):
             server.out.append(data)
             server.write()
         elif data:
+            before = connection.last_stream
             super().data_received(data)
+            if connection.last_stream - before >= 2 * MANY_STREAMS:
+                self.rest()
         if connection.upstream_error:
             server.out.clear()
             connection.answer_refused()

@@ -66,6 +66,7 @@ class Endpoint(FrameSplitter):
         self._unsent = 0  # bytes that the socket does not take, as they were charged
         self._unread = 0  # of the relay's own answers, since the peer stopped reading
         self._has_ended = False  # nothing more is written
+        self._rests = False  # nothing is read until the next turn of the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """There is a socket."""
@@ -82,6 +83,23 @@ class Endpoint(FrameSplitter):
         host.flush(peer)
         if self.out:  # such as credit for what was read
             host.flush(self)
+
+    def rest(self) -> None:
+        """Read no more in this turn of the event loop."""
+        transport, peer = self.transport, self.peer
+        if self._rests or peer.is_paused or peer.transport is None or transport is None or transport.is_closing():
+            return
+        self._rests = True
+        transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        """Others have had their turn."""
+        self._rests = False
+        transport = self.transport
+        if self.is_closed or transport is None or transport.is_closing() or self.peer.is_paused:
+            return  # where the peer is paused, it has this read on once it has caught up
+        transport.resume_reading()
 
     def eof_received(self) -> bool:
         """The peer writes no more; whether something may still be written to it."""
