@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import grimp
+import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [p for folder in ("detectors", "calibration", "middleware") for p in (ROOT / folder).rglob("*.py")]
@@ -99,7 +100,17 @@ def test_a_guard_is_imported_without_the_detectors_evaluation_and_onnx_runtime()
     modules = imported("import tocsin; tocsin.Guard")
     assert "tocsin_calibration.promise" in modules
     assert not {"tocsin_calibration.evaluation", "tocsin_detectors.embedding", "tocsin_detectors.confidence"} & modules
-    assert "onnxruntime" not in modules  # a tenth of a second, before there is a bundle
+    # Each a tenth of a second or near it, and nothing that is judged takes them: a bundle does, or another position.
+    assert not {"asyncio", "grpc", "onnxruntime", "prometheus_client", "rich", "ssl", "structlog", "typer"} & modules
+
+
+@pytest.mark.parametrize("position", ["tocsin.asgi", "tocsin.inprocess.httpx_transport"])
+def test_programs_that_guard_http_import_no_grpc(position: str) -> None:
+    opened = (
+        f"import tocsin, {position}; from tocsin.configuration.config import Config; tocsin.Guard.open(Config(models="
+        "{'llm': {'protocol': 'openai', 'signals': {'probs': 'response.scores'}}}))"
+    )
+    assert "grpc" not in imported(opened)
 
 
 def test_onnx_runtime_is_imported_where_its_telemetry_is_turned_off_first() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-import grpc
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tocsin.configuration.fields import AddressField, Duration
 from tocsin.configuration.listener import UpstreamTls
+from tocsin.grpc_wire.status import Status
 
 ActionName = Literal["pass", "flag", "retry", "fallback", "abstain", "block"]
 Settled = Literal["pass", "flag", "abstain", "block"]
@@ -17,7 +17,7 @@ Settled = Literal["pass", "flag", "abstain", "block"]
 
 def _status(value: Any) -> str:
     name = str(value).upper()
-    if name not in grpc.StatusCode.__members__ or name == "OK":
+    if name not in Status.__members__ or name == "OK":
         raise ValueError(
             f"expected the name of a gRPC status other than OK, such as FAILED_PRECONDITION, not '{value}'"
         )

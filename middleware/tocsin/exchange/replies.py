@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import grpc
-
 from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.treatment import DOCUMENT, EVENTS
+from tocsin.grpc_wire.status import Status
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import ErrorInfo, Replacement, RichStatus
 from tocsin.protocols.http.framing import event_of
@@ -60,7 +59,7 @@ def ending(exchange: Exchange, instead: Replacement) -> bytes:
     return b"".join([*parts, _framed(exchange, done) if done else b""])
 
 
-def http_status(status: grpc.StatusCode) -> int:
+def http_status(status: Status) -> int:
     """The HTTP status that corresponds to a gRPC status."""
     return _OF_STATUS.get(status.name, 500)
 

@@ -264,7 +264,7 @@ class EnvoyExchange:
         guard.give_up(call, "not_sent", LINES["not_held"])
         guard.acted(call, "refused")
         instead = failed_closed(call.verdict)
-        self._host.reply(replies.immediate(503, instead.message.encode(), grpc_status=instead.status.value[0]))
+        self._host.reply(replies.immediate(503, instead.message.encode(), grpc_status=instead.status.value))
         self.on_closed(is_abandoned=False)
         return True
 

@@ -44,7 +44,7 @@ class GrpcResponseHead:
 def status_fields(instead: Replacement) -> list[tuple[str, str]]:
     """The status of a replaced response, as trailers."""
     fields = [
-        ("grpc-status", str(instead.status.value[0])),
+        ("grpc-status", str(instead.status.value)),
         ("grpc-message", quote(instead.message, safe=UNESCAPED)),
         (DETAILS_KEY, binary_value(instead.details)),
     ]
@@ -55,7 +55,7 @@ def immediate_status(instead: Replacement, verdict_fields: Callable[[int], list[
     """The reply by which Envoy sends a status alone, with the verdict's fields for a header list of that size."""
     details = [(DETAILS_KEY, binary_value(instead.details))] if instead.details else []
     size = len(instead.message) + sum([len(name) + len(value) for name, value in details]) + 256
-    status, setting = instead.status.value[0], [*details, *verdict_fields(size)]
+    status, setting = instead.status.value, [*details, *verdict_fields(size)]
     return replies.immediate(200, instead.message.encode(), grpc_status=status, setting=setting)
 
 

@@ -12,7 +12,7 @@ import grpc
 from tocsin.inprocess.capture import Received, with_verdict, without_verdicts
 from tocsin.inprocess.channel import WrappedMethod
 from tocsin.inprocess.holding import Holding, Settled
-from tocsin.inprocess.withheld import withheld_aio, without_verdict_aio
+from tocsin.inprocess.withheld import status_code, withheld_aio, without_verdict_aio
 from tocsin.judgement.actions import Actions, Ask, Outcome
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.policy import Replacement
@@ -77,7 +77,7 @@ class _GuardedCall:
 
     async def code(self) -> Any:
         instead = await self._instead()
-        return await self._inner.code() if instead is None else instead.status
+        return await self._inner.code() if instead is None else status_code(instead)
 
     async def details(self) -> Any:
         instead = await self._instead()

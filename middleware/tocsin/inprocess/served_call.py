@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from tocsin.inprocess.capture import Capture, verdicts_in, with_verdict, without_verdicts
 from tocsin.inprocess.holding import Holding, Settled
 from tocsin.inprocess.server_metadata import note_trailing, noted_context
+from tocsin.inprocess.withheld import status_code
 from tocsin.judgement.actions import Actions, Ask, Outcome
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
@@ -75,7 +76,7 @@ class ServedCall:
         if settled.instead is None:
             return response
         if not settled.instead.responses:
-            context.abort(settled.instead.status, settled.instead.message)
+            context.abort(status_code(settled.instead), settled.instead.message)
         return self._message(settled.instead.responses[0], response)
 
     async def unary_aio(self, request: Any, context: Any) -> Any:
@@ -89,7 +90,7 @@ class ServedCall:
         if settled.instead is None:
             return response
         if not settled.instead.responses:
-            await context.abort(settled.instead.status, settled.instead.message)
+            await context.abort(status_code(settled.instead), settled.instead.message)
         return self._message(settled.instead.responses[0], response)
 
     def stream(self, request: Any, context: Any) -> Iterator[Any]:
@@ -110,7 +111,7 @@ class ServedCall:
                 if settled.instead is not None:
                     self._annotate(context, settled)
                     if not settled.instead.responses:
-                        context.abort(settled.instead.status, settled.instead.message)
+                        context.abort(status_code(settled.instead), settled.instead.message)
                     yield from (self._message(content, response) for content in settled.instead.responses)
                     return
             self._annotate(context, Settled([]))
@@ -139,7 +140,7 @@ class ServedCall:
                 if settled.instead is not None:
                     self._annotate(context, settled)
                     if not settled.instead.responses:
-                        await context.abort(settled.instead.status, settled.instead.message)
+                        await context.abort(status_code(settled.instead), settled.instead.message)
                     for content in settled.instead.responses:
                         yield self._message(content, response)
                     return

@@ -11,7 +11,7 @@ import grpc
 from tocsin.inprocess.capture import Capture, with_verdict, without_verdicts
 from tocsin.inprocess.channel import WrappedMethod
 from tocsin.inprocess.holding import Holding
-from tocsin.inprocess.withheld import Withheld, without_verdict
+from tocsin.inprocess.withheld import Withheld, status_code, without_verdict
 from tocsin.judgement.actions import Ask, Outcome
 
 Asker = Callable[[Ask], Outcome]
@@ -169,7 +169,7 @@ class GuardedStream(GuardedCall, grpc.RpcError):  # type: ignore[misc]
 
     def code(self) -> Any:
         instead = self._holding.instead
-        return super().code() if instead is None else instead.status
+        return super().code() if instead is None else status_code(instead)
 
     def details(self) -> Any:
         instead = self._holding.instead

@@ -11,6 +11,11 @@ from tocsin.judgement.call import Call
 from tocsin.judgement.policy import Replacement
 
 
+def status_code(instead: Replacement) -> grpc.StatusCode:
+    """The status that took the place of a response, as grpcio has it."""
+    return grpc.StatusCode[instead.status.name]
+
+
 class _EndedCall(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[misc]
     """An error that is its call, and a future that has failed, as those of grpcio are: interceptors ask it as one."""
 
@@ -58,7 +63,7 @@ class Withheld(_EndedCall):
         self._inner = inner
 
     def code(self) -> grpc.StatusCode:
-        return self._instead.status
+        return status_code(self._instead)
 
     def details(self) -> str:
         return self._instead.message
@@ -103,7 +108,7 @@ def without_verdict(error: Any) -> Any:
 def withheld_aio(instead: Replacement, call: Call) -> grpc.aio.AioRpcError:
     """The status that took the place of a response, for grpc.aio."""
     trailing = grpc.aio.Metadata(*with_verdict(None, call, instead))
-    return grpc.aio.AioRpcError(instead.status, grpc.aio.Metadata(), trailing, instead.message)
+    return grpc.aio.AioRpcError(status_code(instead), grpc.aio.Metadata(), trailing, instead.message)
 
 
 def without_verdict_aio(error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:

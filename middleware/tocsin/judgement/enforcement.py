@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Sequence
 
-import grpc
-
+from tocsin.grpc_wire.status import Status
 from tocsin.judgement.actions import Ask, Judge, Outcome
 from tocsin.judgement.another_response import with_another_response
 from tocsin.judgement.call import Call
@@ -116,4 +115,4 @@ def _judged(
 def _replaced_by(guard: Guard, call: Call, verdict: Verdict, responses: Sequence[bytes]) -> Replacement:
     call.conclude(verdict)
     guard.acted(call, verdict.action)
-    return Replacement(tuple(responses), grpc.StatusCode.OK, "", b"", further=True)
+    return Replacement(tuple(responses), Status.OK, "", b"", further=True)

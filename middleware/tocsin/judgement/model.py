@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
-import grpc
-
 from tocsin.configuration.config import Config
 from tocsin.configuration.fields import STREAM
 from tocsin.configuration.model import ModelConfig
@@ -205,9 +203,7 @@ def guarded_models(
     same configuration and bundles is used again, with its sessions and levels. Raises ConfigError or BundleError.
     """
     names = dict.fromkeys(model.protocol for model in config.models.values())
-    spoken = {
-        name: methods_of(name, config.protocols, lambda: grpc.insecure_channel(str(config.upstream))) for name in names
-    }
+    spoken = {name: methods_of(name, config.protocols, str(config.upstream)) for name in names}
     result = {}
     for name, model in config.models.items():
         guarded = GuardedModel(name, model, spoken[model.protocol], state, threads=config.threads)

@@ -6,11 +6,10 @@ import zlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import grpc
-
 from tocsin.configuration.actions import AbstainConfig, RetryConfig
 from tocsin.configuration.model import ModelConfig
 from tocsin.errors import ConfigError
+from tocsin.grpc_wire.status import Status
 from tocsin.judgement.call import Call
 from tocsin.protocols.descriptors import message_class
 from tocsin.protocols.method import Method
@@ -40,7 +39,7 @@ class Replacement(NamedTuple):
     """
 
     responses: tuple[bytes, ...]
-    status: grpc.StatusCode
+    status: Status
     message: str
     details: bytes
     further: bool = False
@@ -114,12 +113,12 @@ class Policy:
         by_ending = partially_sent or (call.parent or call).ends_by_ending
         answer = self._answers.get(call.method) if action == "abstain" and not by_ending else None
         if answer is not None:
-            return Replacement((call.reads.filled(answer, withheld, self._kept_fields),), grpc.StatusCode.OK, "", b"")
+            return Replacement((call.reads.filled(answer, withheld, self._kept_fields),), Status.OK, "", b"")
         ending = self._endings[action].get(call.method)
         under_way = sorted(call.parent.started_sequences - call.parent.complete) if call.parent is not None else []
         if ending is not None and under_way:
             responses = tuple(call.reads.numbered(ending, sequence) for sequence in under_way)
-            return Replacement(responses, grpc.StatusCode.OK, "", b"")
+            return Replacement(responses, Status.OK, "", b"")
         return _status(settings.status, settings.message, _REASONS[action], call.verdict)
 
 
@@ -177,7 +176,7 @@ def _kept_fields_of(
 
 def _status(code: str, message: str, reason: str, verdict: Verdict | None) -> Replacement:
     """A gRPC error with the verdict's facts as ErrorInfo, in place of a response."""
-    status = grpc.StatusCode[code]
+    status = Status[code]
     facts = {}
     if verdict is not None:
         facts = {"model": verdict.model, "bundle": verdict.bundle[:19]}
@@ -187,7 +186,7 @@ def _status(code: str, message: str, reason: str, verdict: Verdict | None) -> Re
             facts["p"] = f"{min(verdict.pvalues):.6g}"
         if verdict.unscored is not None:
             facts["unscored"] = verdict.unscored
-    rich = RichStatus(code=status.value[0], message=message)
+    rich = RichStatus(code=status.value, message=message)
     info = ErrorInfo(reason=reason, domain=DOMAIN, metadata=facts)
     packed = info.SerializeToString(deterministic=True)
     rich.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=packed)

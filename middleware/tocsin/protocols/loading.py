@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-
-import grpc
 
 from tocsin.errors import ConfigError
 from tocsin.protocols.descriptors import Pool, pool_of
 from tocsin.protocols.method import Method
 from tocsin.protocols.protocol import is_http, methods, preset, route_preset
-from tocsin.protocols.reflection import reflected_pool
 from tocsin.protocols.settings import ProtocolConfig
 
 
-def methods_of(
-    name: str, configured: Mapping[str, ProtocolConfig], channel: Callable[[], grpc.Channel]
-) -> dict[str, Method]:
-    """The methods of a protocol by name: a configured one, else a preset. `channel` connects to the upstream, for
-    protocols whose descriptors are read by reflection.
+def methods_of(name: str, configured: Mapping[str, ProtocolConfig], upstream: str) -> dict[str, Method]:
+    """The methods of a protocol by name: a configured one, else a preset. `upstream` is the address of the model
+    server, which is asked where descriptors are read by reflection.
 
     Raises ConfigError naming the protocol, the method, and what does not fit.
     """
@@ -27,17 +22,21 @@ def methods_of(
         return route_preset(name) if is_http(name) else preset(name)
     config = configured[name]
     try:
-        return methods(config, lambda: _descriptors(config, channel))
+        return methods(config, lambda: _descriptors(config, upstream))
     except ValueError as error:
         raise ConfigError(f"protocols.{name}: {error}") from None
 
 
-def _descriptors(config: ProtocolConfig, channel: Callable[[], grpc.Channel]) -> Pool:
+def _descriptors(config: ProtocolConfig, upstream: str) -> Pool:
     """The message types of a protocol, from its file or by reflection. Raises ValueError."""
     if config.reflection:
+        import grpc  # which nothing else needs that guards HTTP
+
+        from tocsin.protocols.reflection import reflected_pool
+
         services = {method.removeprefix("/").partition("/")[0] for method in config.methods}
-        with channel() as opened:
-            return reflected_pool(opened, sorted(services))
+        with grpc.insecure_channel(upstream) as channel:
+            return reflected_pool(channel, sorted(services))
     if not config.descriptors:
         raise ValueError("descriptors: is required: a descriptor set, or `reflection: true`")
     path = Path(config.descriptors)

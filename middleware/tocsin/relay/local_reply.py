@@ -38,7 +38,7 @@ def replacement_trailers(
     """The trailers of what took a response's place: its status with details, and the verdict, as large as a header list
     of `limit` bytes allows; and how the verdict was shortened for that (see `verdict_field`).
     """
-    fields = [("grpc-status", str(instead.status.value[0]))]
+    fields = [("grpc-status", str(instead.status.value))]
     if instead.message:
         fields.append(("grpc-message", quote(instead.message, safe=UNESCAPED)))
     if instead.details:

@@ -6,11 +6,14 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
+import grpc
 import pytest
 
+from tocsin.configuration.actions import AbstainConfig
 from tocsin.configuration.config import Config
 from tocsin.configuration.fields import Address
 from tocsin.errors import ConfigError
+from tocsin.grpc_wire.status import Status
 from tocsin.judgement.guard import Guard
 
 MINIMAL = "models:\n  digits:\n    signals: {probs: response.outputs.predict_proba}\n"
@@ -97,6 +100,16 @@ def test_a_signal_that_the_bundle_reads_must_be_mapped(tmp_path: Path, bundle: P
     config = Config.load(written(tmp_path, MINIMAL + f"    bundle: {bundle}\n"))
     with pytest.raises(ConfigError, match=r"models\.digits\.signals: the bundle's detectors read 'embedding'"):
         Guard.open(config)
+
+
+@pytest.mark.parametrize("status", grpc.StatusCode, ids=lambda status: status.name)
+def test_every_status_of_grpc_but_ok_can_stand_in_for_an_answer(status: grpc.StatusCode) -> None:
+    assert {known.name: known.value for known in Status} == {known.name: known.value[0] for known in grpc.StatusCode}
+    if status is grpc.StatusCode.OK:
+        with pytest.raises(ValueError, match="a gRPC status other than OK, such as FAILED_PRECONDITION, not 'OK'"):
+            AbstainConfig(status="OK")
+    else:
+        assert AbstainConfig(status=status.name.lower()).status == status.name
 
 
 def test_the_schema_describes_every_setting() -> None:
