@@ -40,6 +40,14 @@ def test_a_workflow_may_read_unless_a_job_says_more_and_leaves_no_token_behind(p
                 assert step["with"]["persist-credentials"] is False
 
 
+def test_a_wheel_of_the_forge_must_be_compiled_and_score_natively() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]
+    compiled, *others = settings["test-command"].split(" && ")  # each must end well
+    assert compiled == "tocsin --version | grep '(compiled)'"
+    (script,) = re.findall(r"python -P {project}/(\S+)", " ".join(others))
+    assert (ROOT / script).exists() and script in (ROOT / ".github" / "workflows" / "wheels.yml").read_text()
+
+
 def test_what_is_built_without_tags_has_the_charts_version() -> None:
     fallback = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools_scm"]["fallback_version"]
     chart = yaml.safe_load((ROOT / "helm" / "tocsin" / "Chart.yaml").read_text())

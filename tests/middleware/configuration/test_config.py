@@ -104,7 +104,7 @@ def test_a_signal_that_the_bundle_reads_must_be_mapped(tmp_path: Path, bundle: P
 
 @pytest.mark.parametrize("status", grpc.StatusCode, ids=lambda status: status.name)
 def test_every_status_of_grpc_but_ok_can_stand_in_for_an_answer(status: grpc.StatusCode) -> None:
-    assert {known.name: known.value for known in Status} == {known.name: known.value[0] for known in grpc.StatusCode}
+    assert {ours.name: ours.value for ours in Status} == {code.name: code.value[0] for code in grpc.StatusCode}
     if status is grpc.StatusCode.OK:
         with pytest.raises(ValueError, match="a gRPC status other than OK, such as FAILED_PRECONDITION, not 'OK'"):
             AbstainConfig(status="OK")
