@@ -32,7 +32,8 @@ ROOT = Path(__file__).parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text()
 IMAGE = "localhost/tocsin-test:0.1.0"
 SECURITY = rendered(SMALL)["Deployment"]["spec"]["template"]["spec"]["containers"][1]["securityContext"]
-pytestmark = [pytest.mark.image, pytest.mark.long]
+# The first test builds: half an hour where the compiler has to share a small machine.
+pytestmark = [pytest.mark.image, pytest.mark.long, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
