@@ -38,6 +38,10 @@ HOT = """
 STEPS = "tocsin_detectors.small_graphs._steps", "detectors/tocsin_detectors/small_graphs/_steps.c"
 STEPS_INCLUDES = ["detectors/tocsin_detectors/small_graphs/kernels.h"]
 STEPS_FLAGS = ["-O3", "-fno-math-errno", "-ffp-contract=off"]
+# The modules are one library and, by each one's name, a few lines that find it there through Python: no function needs
+# to be found by others, and in pages of their own those lines would take three times the space.
+HIDDEN = ["-fvisibility=hidden"]
+TOGETHER = ["-Wl,-z,noseparate-code"] if sys.platform == "linux" else []
 COMPILES = os.environ.get("TOCSIN_COMPILE", "") not in ("", "0")
 COMPILER = ["mypy[mypyc]>=1.11", "numpy>=1.26"]  # numpy for its types alone
 # Of other packages only stubs are looked into: all that is installed would take minutes and gigabytes.
@@ -73,6 +77,9 @@ def compiled() -> list[object]:
         config.flush()
         options = [f"--config-file={config.name}", *files()]
         modules = list(mypycify(options, group_name="tocsin", debug_level="0"))  # what debuggers want is half of all
+    for module in modules:
+        module.extra_compile_args += HIDDEN
+        module.extra_link_args += TOGETHER
     name, source = STEPS
     steps = Extension(name, [source], depends=STEPS_INCLUDES, extra_compile_args=STEPS_FLAGS, py_limited_api=True)
     return [*modules, steps]
