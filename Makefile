@@ -93,7 +93,9 @@ test-base: ## tests of what the base dependencies suffice for, in build/base wit
 
 test-lowest: $(VENV)/dev build/tools/.made ## the loop at the desk with the lowest version of every dependency, in build/lowest
 	printf "torch; python_version < '0'\n" >build/no-torch.txt # its old builds bring gigabytes of CUDA: $(TORCH) instead
-	$(TOOLS)/uv pip compile --quiet --resolution lowest-direct --override build/no-torch.txt --python $(PYTHON) \
+	echo 'protobuf<6' >build/old-protobuf.txt # the newest of what OpenTelemetry needs asks for a newer one
+	$(TOOLS)/uv pip compile --quiet --upgrade --resolution lowest-direct --override build/no-torch.txt \
+	  --constraint build/old-protobuf.txt --python $(PYTHON) \
 	  $(addprefix --extra ,$(LOWEST_EXTRAS)) --output-file build/lowest.txt pyproject.toml
 	$(TOOLS)/uv venv --quiet --clear --seed --python $(PYTHON) build/lowest
 	$(TOOLS)/uv pip install --quiet --python build/lowest/bin/python --requirement build/lowest.txt $(LOWEST_TOOLS)
@@ -105,7 +107,7 @@ test-pythons: ## the loop at the desk with each of PYTHONS, in build/pythons
 	for python in $(PYTHONS); do $(MAKE) --no-print-directory test-fast PYTHON=$$python \
 	  VENV=build/pythons/$$($$python -c 'import platform; print(platform.python_version())') || exit 1; done
 
-compiled: build/compiled/.made ## compile the interception path into build/compiled (a C compiler, two minutes)
+compiled: build/compiled/.made ## compile the interception path into build/compiled (a C compiler, some minutes)
 
 venv: $(VENV)/dev ## make .venv with everything that tests and benchmarks need
 
