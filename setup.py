@@ -1,7 +1,7 @@
 """What pyproject.toml cannot say: the interception path may be compiled, from the same source, by mypyc, and what
 evaluates small graphs is in C.
 
-TOCSIN_COMPILE=1 pip install .     # takes a C compiler and two minutes; without the variable nothing is compiled
+TOCSIN_COMPILE=1 pip install .     # takes a C compiler and some minutes; without the variable nothing is compiled
 """
 
 import os
