@@ -26,7 +26,7 @@ UNUSED = {
         numpy/f2py numpy/distutils **/*.a **/*.c **/*.h **/*.proto **/*.pxd **/*.pxi [!t]*/**/*.pyi **/*.pyx
     """,  # the stubs of Tocsin's packages tell at run time what they import later
     "parts of NumPy and gRPC that are imported when asked for, and that nobody here asks for": """
-        numpy/ma numpy/polynomial grpc/beta grpc/framework
+        numpy/polynomial grpc/beta grpc/framework
     """,
     "a second reader of YAML, in C, without which the one in Python reads": "yaml/_yaml.*.so",
     "tests and benchmarks of others": """
