@@ -23,8 +23,12 @@ UNUSED = {
         onnxruntime/backend onnxruntime/datasets onnxruntime/quantization onnxruntime/tools onnxruntime/transformers
     """,
     "building extensions and stubs": """
-        numpy/f2py numpy/distutils **/*.a **/*.c **/*.h **/*.proto **/*.pxd **/*.pxi **/*.pyi **/*.pyx
+        numpy/f2py numpy/distutils **/*.a **/*.c **/*.h **/*.proto **/*.pxd **/*.pxi [!t]*/**/*.pyi **/*.pyx
+    """,  # the stubs of Tocsin's packages tell at run time what they import later
+    "parts of NumPy and gRPC that are imported when asked for, and that nobody here asks for": """
+        numpy/polynomial grpc/beta grpc/framework
     """,
+    "a second reader of YAML, in C, without which the one in Python reads": "yaml/_yaml.*.so",
     "tests and benchmarks of others": """
         [!t]*/**/tests jsonschema/benchmarks numpy/_core/_simd.*.so numpy/_core/*_tests.*.so
     """,
