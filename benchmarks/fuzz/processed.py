@@ -12,7 +12,7 @@ from benchmarks.harness.parts import INFER, SIGNALS, far_away, inference, inline
 from tocsin.configuration.config import Config
 from tocsin.ext_proc.connection import ExtProcConnection
 from tocsin.ext_proc.requests import MessageError, read_fields, read_request
-from tocsin.ext_proc.server import TURNS_A_BATCH, ExtProcServer
+from tocsin.ext_proc.server import ExtProcServer
 from tocsin.grpc_wire.deframer import framed
 from tocsin.http2.frames import DATA, END_HEADERS, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame
 from tocsin.http2.header_literals import block
@@ -90,7 +90,7 @@ class Processed:
 
     async def _run(self, case: bytes) -> bytes:
         server = self._server
-        server.batcher = Batcher(self._guard, server.flushed, most_ticks=TURNS_A_BATCH)
+        server.batcher = Batcher(self._guard, server.flushed, is_filling=server.is_filling)
         pipe, connection = Pipe(), ExtProcConnection(server)
         connection.connection_made(pipe)  # type: ignore[arg-type]
         content = PREFACE + frame(SETTINGS, 0, 0) + frame(SETTINGS, 1, 0) + case

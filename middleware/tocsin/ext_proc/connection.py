@@ -32,6 +32,7 @@ class ExtProcConnection(EnvoyStreams):
         self._flow = Flow(self._read_slice)
         self._transport: asyncio.Transport | None = None
         self._rests = False  # nothing is read of the socket for now
+        self._has_submitted = False  # of what came last, to be judged
         self._turns = 0  # of the loop, since something was written
         self._out: list[bytes] = []
         self._is_draining = False
@@ -80,6 +81,9 @@ class ExtProcConnection(EnvoyStreams):
             if self._turns >= TURNS_A_WRITE:
                 self.flush()
             return True
+        if self._has_submitted:
+            self._has_submitted = False
+            self.server.is_awaited = True
         self.flush()
         if self._rests:
             self.server.loop.call_soon(self._read_on)
@@ -95,6 +99,12 @@ class ExtProcConnection(EnvoyStreams):
             self._abort(error)
         finally:
             self.is_reading = False
+
+    def on_submitted(self) -> None:
+        if self.is_reading:
+            self._has_submitted = True
+        else:
+            self.server.is_awaited = True
 
     def _rest(self) -> None:
         """Read nothing of the socket until others have had their turn, and what has come is handled."""

@@ -14,7 +14,9 @@ from tocsin.relay.retrier import Retrier
 
 
 class ProcessorHost:
-    """What all connections share besides the context. `asking` holds the requests that are being sent once more."""
+    """What all connections share besides the context. `asking` holds the requests that are being sent once more.
+    `is_awaited`: a connection of which nothing more is to be read waits for the current batch.
+    """
 
     LINGER = 0.2  # seconds that a connection without streams stays open for what Envoy sent before it heard of the end
 
@@ -26,6 +28,7 @@ class ProcessorHost:
     batcher: Batcher
     retrier: Retrier
     asking: set[asyncio.Task[None]]
+    is_awaited: bool
 
     def is_ready(self) -> bool:
         """Whether new calls are accepted."""
@@ -62,6 +65,10 @@ class ConnectionHost:
     @property
     def open_streams(self) -> int:
         """How many exchanges are under way."""
+        raise NotImplementedError
+
+    def on_submitted(self) -> None:
+        """A response of one of its streams waits to be judged."""
         raise NotImplementedError
 
     def put(self, frame: bytes) -> None:

@@ -34,9 +34,6 @@ log = logging.getLogger("tocsin")
 
 BACKLOG = 1024
 TURN = 0.0004  # seconds of each turn of the loop that go to what Envoy has sent
-# Turns of the loop that may share a batch: what came in one read is read in as many, and each batch costs as much as
-# half a dozen responses.
-TURNS_A_BATCH = 16
 MAINTENANCE_INTERVAL = 1.0  # seconds between looks for changed certificates and connections that say nothing
 
 
@@ -62,6 +59,7 @@ class ExtProcServer(ProcessorHost):
         self.context = ProcessorContext(config, guard, added)
         self.memory = memory
         self.share = FairShare(turn=TURN)
+        self.is_awaited = False
         self._is_ready = is_ready
         self.open: OpenConnections[ConnectionHost] = OpenConnections(descriptors, self.context.limited)
         self.open.most = config.limits.connections
@@ -90,7 +88,7 @@ class ExtProcServer(ProcessorHost):
     async def start(self) -> None:
         """Listen. Raises StartError when the address is not available or a certificate cannot be used."""
         self.loop = asyncio.get_running_loop()
-        self.batcher = Batcher(self.context.guard, self.flushed, most_ticks=TURNS_A_BATCH)
+        self.batcher = Batcher(self.context.guard, self.flushed, is_filling=self.is_filling)
         self.retrier = Retrier(self.memory)
         self._certificates.read()
         try:
@@ -168,8 +166,15 @@ class ExtProcServer(ProcessorHost):
         """The same as plain data."""
         return facts(self.context, list(self.connections))
 
+    def is_filling(self) -> bool:
+        """Whether more is to come of all that waits to be judged: each batch costs as much as half a dozen responses.
+        What one read brought is read in many turns; whoever has no more to read waits for none of them.
+        """
+        return not self.is_awaited
+
     def flushed(self) -> None:
         """A batch is judged."""
+        self.is_awaited = False
         waiting, self._written_later = self._written_later, {}
         for connection in waiting:
             connection.flush()

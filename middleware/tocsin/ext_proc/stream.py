@@ -190,6 +190,7 @@ class ProcessorStream:
     # -- judgement
 
     def submit(self, call: Call, waiting: WaitingResponse) -> None:
+        self._connection.on_submitted()
         self._server.batcher.submit(call, waiting)
 
     def limit(self, waiting: WaitingResponse, call: Call) -> TimerHandle | None:

@@ -25,6 +25,7 @@ from tocsin.judgement.message_run import MessageRun
 
 MOST_WAITING = 10_000  # calls that may wait for a batch in flight
 MAX_COALESCED_TICKS = 4  # of the loop that may share a batch
+FILLING_TICKS = 16  # the same while more of what came together is still being read
 LARGE_SHARE = 2  # one in so many bytes of max_memory: those that are held elsewhere are there twice
 INLINE_ROWS = 512  # of all responses together, that are judged in the loop: some 2 ms
 
@@ -42,7 +43,7 @@ class Batcher:
 
     `after_flush` runs once for each batch, after the callbacks of all its calls. `is_alone` tells whether no other call
     is under way than the one that waits; `expected` counts calls whose response is awaited, by whoever judges alone.
-    While each brings more, a batch may take `most_ticks` turns of the loop besides the first.
+    `is_filling` tells whether more is to come of all that waits, as it came in reads that are not handled yet.
     """
 
     def __init__(
@@ -50,12 +51,12 @@ class Batcher:
         guard: Guard,
         after_flush: Callable[[], None] = lambda: None,
         is_alone: Callable[[], bool] = lambda: False,
-        most_ticks: int = MAX_COALESCED_TICKS,
+        is_filling: Callable[[], bool] = lambda: False,
     ) -> None:
         self._guard = guard
         self._after_flush = after_flush
         self._is_alone = is_alone
-        self._most_ticks = most_ticks
+        self._is_filling = is_filling
         self.expected = 0
         self._loop = asyncio.get_running_loop()
         self._calls: list[Call] = []
@@ -131,9 +132,9 @@ class Batcher:
         waiting_now = len(self._calls)
         if (
             waiting_now > self._size_last_tick
-            and self._ticks < self._most_ticks
+            and self._ticks < MAX_COALESCED_TICKS
             and not (waiting_now == 1 and self._is_alone())
-        ):
+        ) or (waiting_now and self._ticks < FILLING_TICKS and self._is_filling()):
             self._size_last_tick = waiting_now
             self._ticks += 1
             self._scheduled = True
@@ -167,7 +168,7 @@ class Batcher:
 
     def _judge_rest_soon(self) -> None:
         """Judge what waits in the next turn, without waiting for more."""
-        self._ticks = self._most_ticks
+        self._ticks = FILLING_TICKS
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
