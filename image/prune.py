@@ -33,6 +33,8 @@ UNUSED = {
         [!t]*/**/tests jsonschema/benchmarks numpy/_core/_simd.*.so numpy/_core/*_tests.*.so
     """,
     "Pydantic's first version": "pydantic/v1",
+    "what extensions in Rust were made of, and NumPy in frozen programs": "*.dist-info/sboms numpy/_pyinstaller",
+    "texts in colour for files, which Rich prints itself": "pygments/formatters pygments/cmdline.py",
 }
 # Of Pygments, by which Rich colours tracebacks, one language and one style.
 LANGUAGES = {"__init__", "_mapping", "default", "python", "special"}
