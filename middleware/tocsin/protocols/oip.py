@@ -34,6 +34,7 @@ StreamSingle = message_class("open_inference", "inference.ModelStreamInferSingle
 FINAL_PARAMETER = "triton_final_response"  # the parameter by which Triton tells a request's last response
 
 _INFER_RESPONSE = StreamResponse.DESCRIPTOR.fields_by_name["infer_response"].number
+_INFER_RESPONSE_TAG = bytes([_INFER_RESPONSE << 3 | 2])
 _RAW_INPUT_CONTENTS = Request.DESCRIPTOR.fields_by_name["raw_input_contents"].number
 _RAW_OUTPUT_CONTENTS = Response.DESCRIPTOR.fields_by_name["raw_output_contents"].number
 
@@ -203,8 +204,25 @@ def _envelope(kind: Any, content: bytes, side: str, single: Any = Single) -> Any
 
 def _streamed(content: bytes) -> tuple[str, bytes]:
     """The error and the response in a ModelStreamInferResponse. Raises Unscored `undecodable`."""
+    if content[:1] == _INFER_RESPONSE_TAG:
+        start = _start_of_only_field(content)
+        if start:  # the usual case: nothing else is in it, nor twice
+            return "", content[start:]
     envelope = _envelope(StreamEnvelope, content, "response", StreamSingle)
     return envelope.error_message, envelope.infer_response
+
+
+def _start_of_only_field(content: bytes) -> int:
+    """Where the value of the first field begins, if it is one with a length of two bytes or three that ends where the
+    message does; 0 otherwise.
+    """
+    end = len(content)
+    if end < 4 or content[1] < 128:
+        return 0
+    if content[2] < 128:
+        return 3 if (content[1] & 127 | content[2] << 7) == end - 3 else 0
+    size = content[1] & 127 | (content[2] & 127) << 7 | content[3] << 14
+    return 4 if content[3] < 128 and size == end - 4 else 0
 
 
 def _is_final(envelope: Any, content: bytes) -> bool:

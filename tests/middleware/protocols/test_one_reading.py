@@ -226,3 +226,15 @@ def test_shapes_without_end_are_no_shapes(tmp_path: Path) -> None:
         model.shapes.family((("x", "FP32", (number,)),))
     assert len(model.shapes._families) <= 4_096
     assert np.isfinite(CALM).all()
+
+
+def test_a_message_of_a_stream_is_read_the_same_whatever_its_length_takes_and_never_with_a_second_response() -> None:
+    for length in (0, 1, 100, *range(120, 132), 16_000, *range(16_375, 16_392), 2_097_140, 2_097_160):
+        response = triton.ModelInferResponse(id="i" * length)
+        content = triton.ModelStreamInferResponse(infer_response=response).SerializeToString()
+        assert oip.answer_of(content) == ("i" * length, False)
+        failed = content + triton.ModelStreamInferResponse(error_message="broken").SerializeToString()
+        assert oip.answer_of(failed) == ("i" * length, True)
+        if length:
+            for cut in (content[:-1], content + content, content + b"\x12\x00", content + b"\x12"):
+                assert why(oip.answer_of, cut) == "undecodable"
