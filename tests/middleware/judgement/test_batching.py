@@ -12,7 +12,7 @@ import pytest
 from benchmarks.harness.parts import METHOD, inference, inline_guard, quick_bundle, safe_traffic, settings
 from benchmarks.harness.served import in_sessions, model
 
-from tocsin.judgement.batching import INLINE_ROWS, MAX_COALESCED_TICKS, Batcher
+from tocsin.judgement.batching import FILLING_TICKS, INLINE_ROWS, MAX_COALESCED_TICKS, Batcher
 from tocsin.judgement.call import Call
 from tocsin.judgement.call_size import INLINE_BYTES
 from tocsin.judgement.guard import Guard
@@ -56,6 +56,33 @@ def test_turns_that_bring_more_share_a_batch(tmp_path: Path, arrivals: list[int]
     calls = asyncio.run(arrive())
     assert sizes == batches
     assert all(call.verdict is not None and call.verdict.unscored is None for call in calls)
+
+
+@pytest.mark.parametrize(("filled_after", "turns"), [(7, 8), (1_000, FILLING_TICKS)])
+async def test_a_batch_waits_for_what_came_with_it_but_not_for_ever(
+    filled_after: int, turns: int, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "quick.tocsin"
+    quick_bundle(bundle)
+    guard = inline_guard(settings(1, bundle))
+    looks: list[int] = []
+
+    def is_filling() -> bool:
+        looks.append(len(looks))
+        return len(looks) < filled_after
+
+    batcher = Batcher(guard, is_filling=is_filling)
+    calls = [call_of(inference(safe_traffic(1), slice(0, 1))) for _ in range(2)]
+    waits = [asyncio.ensure_future(batcher.judge(calls[0]))]
+    for turn in range(turns):
+        await asyncio.sleep(0)
+        if turn == 4:  # after turns that brought none
+            waits.append(asyncio.ensure_future(batcher.judge(calls[1])))
+        assert not any(call.verdict for call in calls)
+    for _ in range(MAX_COALESCED_TICKS):
+        await asyncio.sleep(0)
+    assert all(call.verdict is not None and call.verdict.unscored is None for call in calls)
+    await asyncio.gather(*waits)
 
 
 async def test_a_turn_of_the_loop_looks_only_at_those_it_may_judge(
