@@ -87,6 +87,9 @@ class Promise:
         self.groups = {name: Limits(scores, self.alphas, terms) for name, scores in (groups or {}).items()}
         self.pooled = tuple(pooled)
         self.others = None if others is None else Limits(others, self.alphas, terms)
+        # What judges a row, by its group: taken apart, as rows of many groups find little in a processor's cache.
+        self._by_group = {name: (of.pvalue, of.min_threshold, of) for name, of in self.groups.items()}
+        self._by_no_group = self.remaining.pvalue, self.remaining.min_threshold, self.remaining
         self.n, self.laws, self.thresholds = self.limits.n, self.limits.laws, self.limits.thresholds
         self.nonconformity = self.limits.ordered
         self.auxiliary = seed_of(self.nonconformity.scores.tobytes()) if auxiliary is None else auxiliary
@@ -171,13 +174,13 @@ class Promise:
         self, joint: list[float], by_detector: list[list[float]] | Float64, groups: Sequence[str]
     ) -> Judged:
         """Judge rows (n,), each against the calibration scores of its group."""
-        promises, remaining = self.groups, self.remaining
+        by_group, by_no_group = self._by_group, self._by_no_group
         pvalues: list[float] = []
         severities: list[str | None] = []
         for group, score in zip(groups, joint, strict=True):
-            limits = promises.get(group, remaining)
-            pvalues.append(limits.pvalue(score))
-            severities.append(None if score <= limits.min_threshold else limits.severity(score))
+            pvalue, quiet, limits = by_group.get(group, by_no_group)
+            pvalues.append(pvalue(score))
+            severities.append(None if score <= quiet else limits.severity(score))
         return Judged(pvalues, by_detector, severities, joint)
 
     def _judge_sessions(

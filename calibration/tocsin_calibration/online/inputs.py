@@ -153,12 +153,14 @@ class InputsTest:
         differences = live - self._partners[self._used : end]
         self._used = end
         self.pairs += len(live)
-        sums = np.minimum(np.maximum(self._weights @ differences.T, -8.0), 8.0)  # (rates, pairs)
-        odds = np.exp(-sums)
+        odds = self._weights @ differences.T  # (rates, pairs), and everything in its place
+        np.minimum(np.maximum(odds, -8.0, out=odds), 8.0, out=odds)
+        np.exp(np.negative(odds, out=odds), out=odds)
         self._logs += log(2.0) * len(live) - np.log1p(odds).sum(axis=1)
-        gradients = (odds / (1 + odds)) @ differences
-        self._squares += gradients**2
-        self._weights += STEPS * gradients / np.sqrt(self._squares)
+        gradients = np.divide(odds, 1 + odds, out=odds) @ differences
+        self._squares += gradients * gradients
+        gradients *= STEPS
+        self._weights += np.divide(gradients, np.sqrt(self._squares), out=gradients)
 
     def _ended(self) -> float:
         self._before = -np.inf

@@ -95,6 +95,8 @@ class Evidence:
             group: {name: ShiryaevRoberts.of(law) for name, law in limits.laws.items()}
             for group, limits in (fixed_groups if run_length else {}).items()
         }
+        self._parts = tuple(dict.fromkeys((*self._watches, *self._by_group)))
+        self._no_alarms = [0] * len(self._graver)
         self._numbers = GroupNumbers(promise.groups)
         self._tally = self._empty_tally()
 
@@ -250,11 +252,16 @@ class Evidence:
             for name, detector in self._detectors.get(group, {}).items():
                 detector.add(severity in self._graver[name])
         pooled = tally.rows - sum(tally.of_group.values())
-        for group in dict.fromkeys((*self._watches, *self._by_group)):
+        alarmed_groups = {group for group, _ in tally.alarmed}
+        for group in self._parts:
             responses = pooled if group == POOLED else tally.of_group.get(group, 0)
             if not responses:
                 continue
-            counts = [sum(tally.alarmed.get((group, other), 0) for other in graver) for graver in self._graver.values()]
+            counts = self._no_alarms
+            if group in alarmed_groups:
+                counts = [
+                    sum(tally.alarmed.get((group, other), 0) for other in graver) for graver in self._graver.values()
+                ]
             if group in self._by_group:
                 more = zip(self._by_group[group], (responses, *counts), strict=True)
                 self._by_group[group] = [before + new for before, new in more]

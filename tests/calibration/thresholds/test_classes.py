@@ -70,3 +70,12 @@ def test_what_names_classes_comes_back_from_the_bundle_or_is_refused(tmp_path: P
     dataclasses.replace(bundle).write(path)
     with pytest.raises(BundleError, match="has classes by 9 numbers of 'probs', unlike its graph"):
         Bundle.read(path)
+
+
+def test_few_rows_have_the_classes_that_many_have() -> None:
+    values = np.random.default_rng(3).integers(-2, 3, (60, 5)).astype(np.float32)  # with many ties
+    values[7], values[8, 1:] = -np.inf, -0.0
+    classes = Classes("logits", 5)
+    assert classes.of(values, is_finite=True) == classes.of(values) == [str(place) for place in values.argmax(axis=1)]
+    for rows in (values[:1], values[5:13], values[:25]):
+        assert classes.of(rows, is_finite=True) == classes.of(rows)
