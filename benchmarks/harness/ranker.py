@@ -193,8 +193,9 @@ def ranker(
     *interceptors: Any,
     reflecting: bool = False,
     sequence: dict[str, list[bytes]] | None = None,
+    pair: tuple[Path, Path] | None = None,
 ) -> Iterator[tuple[Ranker, str]]:
-    """The service, and where it listens."""
+    """The service, and where it listens; with TLS by a certificate and its key."""
     service = Ranker(answers, sequence)
     server = grpc.server(futures.ThreadPoolExecutor(16), interceptors=interceptors)
     server.add_generic_rpc_handlers((service,))
@@ -206,7 +207,7 @@ def ranker(
         for file in descriptor_pb2.FileDescriptorSet.FromString(descriptor_set()).file:
             shown.Add(file)
         reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), server, pool=shown)
-    with serving(server) as address:
+    with serving(server, pair) as address:
         yield service, address
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 from tocsin.configuration.config import Config
 from tocsin.configuration.fields import STREAM
@@ -196,6 +197,16 @@ class GuardedModel:
         return PreviousSignals(names, self.shapes, state.previous(self.name, config))
 
 
+def _upstream_channel(config: Config) -> Any:
+    """A channel to the model server. Raises ValueError where a certificate cannot be read."""
+    from tocsin.channels import open_channel  # by grpcio, which nothing else needs that guards HTTP
+
+    try:
+        return open_channel(config.upstream, config.upstream_tls)
+    except OSError as error:
+        raise ValueError(f"reflection: upstream_tls: {error.filename}: cannot be read ({error.strerror})") from None
+
+
 def guarded_models(
     config: Config, state: State, before: Mapping[str, GuardedModel] | None = None
 ) -> dict[str, GuardedModel]:
@@ -203,7 +214,7 @@ def guarded_models(
     same configuration and bundles is used again, with its sessions and levels. Raises ConfigError or BundleError.
     """
     names = dict.fromkeys(model.protocol for model in config.models.values())
-    spoken = {name: methods_of(name, config.protocols, str(config.upstream)) for name in names}
+    spoken = {name: methods_of(name, config.protocols, lambda: _upstream_channel(config)) for name in names}
     result = {}
     for name, model in config.models.items():
         guarded = GuardedModel(name, model, spoken[model.protocol], state, threads=config.threads)

@@ -10,11 +10,13 @@ from typing import Any
 import grpc
 import pytest
 from benchmarks.harness import ranker as acme
+from benchmarks.harness.certificates import Authority
 from benchmarks.harness.parts import far_away, running, safe_traffic
 from tests.middleware.protocols.bundles import bundle_of
 
 import tocsin
 from tocsin.configuration.config import Config
+from tocsin.configuration.listener import UpstreamTls
 from tocsin.errors import ConfigError
 from tocsin.judgement.guard import Guard
 from tocsin_calibration import Bundle
@@ -47,6 +49,19 @@ def test_any_method_is_guarded_from_descriptors_or_by_reflection(bundle: Path, t
     expected = Bundle.read(bundle).require_promise().judge(Bundle.read(bundle).scorer(SAFE.take(slice(1, 2))))
     assert tocsin.verdict(safe).pvalues == pytest.approx(expected.pvalues, rel=1e-4)
     assert tocsin.verdict(far).severity == "critical"
+
+
+def test_reflection_is_asked_with_tls_where_the_upstream_has_it(bundle: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    protocols = acme.protocol(tmp_path)
+    protocols["ranker"] |= {"descriptors": "", "reflection": True}
+    model = {"bundle": bundle, "protocol": "ranker", "signals": acme.SIGNALS}
+    with acme.ranker({}, reflecting=True, pair=authority.sign("server")) as (_server, address):
+        config = Config(upstream=address, upstream_tls={"ca": authority.ca}, protocols=protocols, models={"m": model})
+        assert Guard.open(config).call(acme.PATHS["Rank"], {}) is not None
+        missing = config.model_copy(update={"upstream_tls": UpstreamTls(ca=tmp_path / "none.pem")})
+        with pytest.raises(ConfigError, match=r"ranker: .*upstream_tls: .*none\.pem: cannot be read \(No such file"):
+            Guard.open(missing)
 
 
 def test_sessions_are_told_by_a_field_of_the_request(bundle: Path, tmp_path: Path) -> None:
