@@ -14,7 +14,7 @@ from tocsin.exchange.opening import Exchanges
 from tocsin.memory import MemoryAccount, MemoryBudget
 
 
-def begun(folder: Path, headers: dict[str, str]) -> tuple[Exchange, GatedResponse, MemoryAccount]:
+def held_exchange(folder: Path, headers: dict[str, str]) -> tuple[Exchange, GatedResponse, MemoryAccount]:
     """An exchange whose response has begun and is held, and the account that what waits is charged to."""
     guard = inline_guard(config(tokens_bundle(folder / "t.tocsin"), "enforce"))
     exchange = Exchanges(guard).open("POST", CHAT, JSON.items())
@@ -28,7 +28,7 @@ def begun(folder: Path, headers: dict[str, str]) -> tuple[Exchange, GatedRespons
 
 @pytest.mark.parametrize(("headers", "body"), [(JSON, completion([USUAL] * 4)), (SSE, b"".join(stream([USUAL])[:1]))])
 def test_what_is_not_complete_is_charged(headers: dict[str, str], body: bytes, tmp_path: Path) -> None:
-    exchange, gated, memory = begun(tmp_path, headers)
+    exchange, gated, memory = held_exchange(tmp_path, headers)
     for part in (body[:7], body[7:40]):
         gated.take(exchange.on_response_chunk(part))
     assert memory.used == 40
@@ -37,7 +37,7 @@ def test_what_is_not_complete_is_charged(headers: dict[str, str], body: bytes, t
 
 
 def test_messages_that_wait_for_others_are_not_kept_once_nothing_of_their_response_goes_out(tmp_path: Path) -> None:
-    exchange, gated, memory = begun(tmp_path, SSE)
+    exchange, gated, memory = held_exchange(tmp_path, SSE)
     gated.take(exchange.on_response_chunk(b"".join(stream([USUAL] * 4)[:-1])))
     assert exchange.call.kept_bytes > 0 and memory.used > 0
     gated.drop()
