@@ -46,12 +46,11 @@ class EnvoyStreams(FrameReader):
     `_is_paused`: the socket takes nothing for now; `_unread` bytes of acknowledgements wait for it.
     """
 
-    _is_paused = False
-    _unread = 0
-
     def __init__(self, server: ProcessorHost, memory: MemoryAccount) -> None:
         super().__init__(memory, server.share, server.longest_headers)
         self.server = server
+        self._is_paused = False
+        self._unread = 0
         self.send_window = SendWindow(self, memory)
         self.receive_window = ReceiveWindow(self, self.send_window, memory)
         self.streams: dict[int, ProcessorStream] = {}

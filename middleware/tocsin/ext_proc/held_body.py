@@ -16,10 +16,9 @@ class HeldBody:
     all of it leaves at once (BUFFERED). What is held is charged to the memory of `host`.
     """
 
-    has_sent = False  # something has left, which cannot be recalled
-
     def __init__(self, host: ExchangeHost, *, is_streamed: bool) -> None:
         self.is_streamed = is_streamed
+        self.has_sent = False  # something has left, which cannot be recalled
         self._host = host
         self._headers: bytes | None = None  # the reply to them
         self._ready: list[bytes] = []

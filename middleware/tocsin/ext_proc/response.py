@@ -37,11 +37,10 @@ class ProcessedResponse(WaitingResponse):
     `is_over`: nothing more is sent about the response.
     """
 
-    is_over = False
-
     def __init__(self, context: ProcessorContext, host: ExchangeHost, mode: int, *, is_observing: bool) -> None:
         self.mode = mode
         self.is_observing = is_observing
+        self.is_over = False
         self._context = context
         self._host = host
 
@@ -79,17 +78,7 @@ class ProcessedResponse(WaitingResponse):
 class JudgedResponse(ProcessedResponse):
     """The base of responses that are judged."""
 
-    _waiting = 0  # verdicts that are not there yet
-    _arrived = 0.0  # when what waits for verdicts came
-    _timer: TimerHandle | None = None
-    _deframer: MessageDeframer | None = None
-    _encoding = ""
-    _kept_bytes = 0  # of messages that wait to be judged with others, as they were charged
-    _kept_requests = 0
-    _is_begun = False  # its headers have come
-    _has_body = False  # some of its body has come
-    _is_complete = False  # all of it has
-    _late_verdict: Verdict | None = None  # what callers are told where nobody waits for the verdict any more
+    _keeps = False  # what cannot be put together is kept, to be passed on
 
     def __init__(
         self, context: ProcessorContext, host: ExchangeHost, mode: int, call: Call, *, is_observing: bool
@@ -97,6 +86,17 @@ class JudgedResponse(ProcessedResponse):
         super().__init__(context, host, mode, is_observing=is_observing)
         self.call = call
         self._trusts = context.trusts_verdicts
+        self._waiting = 0  # verdicts that are not there yet
+        self._arrived = 0.0  # when what waits for verdicts came
+        self._timer: TimerHandle | None = None
+        self._deframer: MessageDeframer | None = None
+        self._encoding = ""
+        self._kept_bytes = 0  # of messages that wait to be judged with others, as they were charged
+        self._kept_requests = 0
+        self._is_begun = False  # its headers have come
+        self._has_body = False  # some of its body has come
+        self._is_complete = False  # all of it has
+        self._late_verdict: Verdict | None = None  # what callers are told where nobody waits for the verdict any more
 
     @property
     def lacks_body(self) -> bool:
@@ -127,8 +127,6 @@ class JudgedResponse(ProcessedResponse):
             raw = b"" if message.content is None else framed(message.content, compressed=message.compressed)
             content, fault = self._plain(message)
             yield raw, content, fault
-
-    _keeps = False  # what cannot be put together is kept, to be passed on
 
     def _plain(self, message: Message) -> tuple[bytes | None, Fault | None]:
         """A message without its compression, or the fault."""

@@ -150,11 +150,9 @@ class HeaderReader:
         """Whether a block may still depend on those before it."""
         return self._decoder is not None
 
-    def read_all(self, block: bytes) -> tuple[dict[str, str], list[tuple[str, str]]]:
-        """The wanted fields, and every field in its order. Raises HeaderError."""
-        fields = self._fields(self._decoder or Decoder(max_header_list_size=self._largest), block)
-        names = self._wanted.names
-        return {name: value for name, value in fields if name in names}, fields
+    def read_fields(self, block: bytes) -> list[tuple[str, str]]:
+        """Every field of a block, in its order. Raises HeaderError."""
+        return self._fields(self._decoder or Decoder(max_header_list_size=self._largest), block)
 
     def _fields(self, decoder: Decoder, block: bytes) -> list[tuple[str, str]]:
         """A block's fields. Early calls are alike: while the dynamic table is the same, so is what a block says."""

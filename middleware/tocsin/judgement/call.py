@@ -30,19 +30,12 @@ class Call:
     connection. `wants_request` says whether the position has to pass the request.
     """
 
-    request: bytes | None = None
-    response: bytes | None = None
     earlier: Sequence[bytes] = ()
-    fault: Fault | None = None
     is_late = False
     hint = ""
     origin = ""
     traceparent = ""  # the caller's traceparent
     began = 0  # when the call was, in nanoseconds of Unix time, where somebody wants to know
-    model = ""  # known once the response is read
-    version = ""
-    verdict: Verdict | None = None
-    parent: StreamedCall | None = None  # the call that this is a piece of
     message_indices: Sequence[int] = (0,)  # of the messages that this judges, among all of the response
     is_summary = False  # what was judged before: it has no verdict of its own
     sequence = 0  # which of several parallel answers it belongs to; known once it is read
@@ -50,10 +43,12 @@ class Call:
     is_unmatched = False  # of several requests, it is not known which one it answers
     kept_requests = 0  # bytes of requests that wait for their responses
     ends_by_ending = False  # a single response would be no end of it: a stream of HTTP's, whose messages are parts
-    wants_initial: Sequence[str] = ()  # keys of the response's initial metadata that judging takes
-    wants_trailing: Sequence[str] = ()  # and of its trailing metadata: then it is judged once that is there
     initial_metadata: Mapping[str, str] | None = None
     trailing_metadata: Mapping[str, str] | None = None
+
+    _has_request = False
+    takes_runs = False  # whether messages that come together may be judged together, as `message_run.MessageRun`
+    kept_bytes = 0  # bytes of messages that wait to be judged with others
 
     def __init__(self, reads: Method, keys: Mapping[str, str], trace: str, wants_request: bool) -> None:
         self.reads = reads
@@ -61,11 +56,16 @@ class Call:
         self.keys = keys
         self.trace = trace
         self.wants_request = wants_request
-
-    _has_request = False
-    streams = False  # whether more than one message may be judged
-    takes_runs = False  # whether messages that come together may be judged together, as `message_run.MessageRun`
-    kept_bytes = 0  # bytes of messages that wait to be judged with others
+        # What is read of every call: interpreted, finding a default of the class costs four times as much.
+        self.streams = False  # whether more than one message may be judged
+        self.request: bytes | None = None
+        self.response: bytes | None = None
+        self.fault: Fault | None = None
+        self.model = self.version = ""  # known once the response is read
+        self.verdict: Verdict | None = None
+        self.parent: StreamedCall | None = None  # the call that this is a piece of
+        self.wants_initial: Sequence[str] = ()  # keys of the response's initial metadata that judging takes
+        self.wants_trailing: Sequence[str] = ()  # and of its trailing metadata: then it is judged once that is there
 
     def on_request_message(self, content: bytes | None, fault: Fault | None = None) -> None:
         """A message of the caller. Where the method takes one message, a second makes the call undecodable, because
@@ -148,6 +148,7 @@ class StreamedCall(Call):
         in_turn: bool = False,
     ) -> None:
         super().__init__(reads, keys, trace, wants_request)
+        self.streams = True
         self.spanned = -2  # the rank of the gravest piece that a span was made of
         self.drawn: bool | None = None  # whether spans are made of it without an alarm
         self.started_sequences: set[int] = set()
@@ -165,8 +166,6 @@ class StreamedCall(Call):
             self._groups = MessageGroups(every, counts_requests=self._requests is not None)
         self._message_count = self._serial = 0
         self._concluded = False
-
-    streams = True
 
     def session(self, sequence: int) -> str:
         """The name of one sequence of this stream, unique within this process."""

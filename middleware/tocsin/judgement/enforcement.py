@@ -28,11 +28,10 @@ class Enforcement:
     takes the place of the response; None: the piece goes out unchanged.
     """
 
-    waits_for: Call | None = None
-    replacement: Replacement | None = None
-
     def __init__(self, piece: Call, steps: EnforcementSteps) -> None:
         self.piece = piece
+        self.waits_for: Call | None = None
+        self.replacement: Replacement | None = None
         self._steps = steps
 
     def advance(self, outcome: Outcome) -> Ask | Judge | None:

@@ -36,10 +36,6 @@ class Gate(OutgoingResponse):
     judged before that.
     """
 
-    request_is_whole = True
-    late_verdict: Verdict | None = None  # the one that callers get when nobody waits for the real one any more
-    _enforcement: Enforcement | None = None  # what is done about a verdict
-
     def __init__(
         self, guard: Guard, call: Call, *, holds: bool, can_retry: bool = False, trusts_verdicts: bool = False
     ) -> None:
@@ -47,6 +43,9 @@ class Gate(OutgoingResponse):
         self.guard = guard
         self.can_retry = can_retry
         self.trusts_verdicts = trusts_verdicts
+        self.request_is_whole = True
+        self.late_verdict: Verdict | None = None  # what callers get when nobody waits for the real one any more
+        self._enforcement: Enforcement | None = None  # what is done about a verdict
 
     @property
     def verdict(self) -> Verdict | None:

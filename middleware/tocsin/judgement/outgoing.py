@@ -20,17 +20,16 @@ class OutgoingResponse:
     go on at once, and only the end waits.
     """
 
-    state = HOLDING
-    waiting = 0  # judgements that are not there yet
-    came = 0  # messages so far
-    has_ended = False  # the response is complete, as far as it goes
-    partially_sent = False
-    _deferred: list[tuple[Call, bytes | None]] | None = None  # judged while somebody is asked, with their response
-
     def __init__(self, call: Call, *, holds: bool) -> None:
         self.call = call
         self.holds = holds
+        self.state: int = HOLDING
+        self.waiting = 0  # judgements that are not there yet
+        self.came = 0  # messages so far
+        self.has_ended = False  # the response is complete, as far as it goes
+        self.partially_sent = False
         self._items = HeldItems()
+        self._deferred: list[tuple[Call, bytes | None]] | None = None  # judged while somebody is asked, with responses
 
     @property
     def is_holding(self) -> bool:

@@ -25,12 +25,6 @@ from tocsin.unscored import Unscored
 class GatedStream(Stream):
     """Does what the `gate` says about the response of a guarded call, on HTTP/2."""
 
-    _size = 0  # of the messages that wait
-    _accepted = False  # whether the verdict was made behind
-    _unread = False  # what passes is not gRPC
-    _stripping: tuple[Edit, bytes] | None = None
-    _asking: Task[None] | None = None
-
     def __init__(self, host: StreamHost, stream_id: int, call: Call, windows: Windows) -> None:
         super().__init__(host, stream_id, call)
         context = self._context
@@ -39,6 +33,11 @@ class GatedStream(Stream):
         self.gate = Gate(context.guard, call, holds=context.enforces, can_retry=True, trusts_verdicts=at_end)
         self._send_window = windows.responses
         self._opened = time.monotonic()
+        self._size = 0  # of the messages that wait
+        self._accepted = False  # whether the verdict was made behind
+        self._unread = False  # what passes is not gRPC
+        self._stripping: tuple[Edit, bytes] | None = None
+        self._asking: Task[None] | None = None
 
     def strip(self, edit: Edit, request: bytes) -> None:
         """Take out of the responses what the caller, whose request this was, did not ask for."""

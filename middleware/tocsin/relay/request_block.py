@@ -29,6 +29,7 @@ from tocsin.judgement.guard import TRACE_KEY
 
 PATH, METHOD, SCHEME, AUTHORITY, REGULAR = 1, 2, 4, 8, 16
 PSEUDO_HEADERS = {":path": PATH, ":method": METHOD, ":scheme": SCHEME, ":authority": AUTHORITY}
+NO_PATH = "no :path"
 IRREGULAR = ":"  # the meaning of names that servers treat in different ways
 COOKIE = "cookie"
 REPEATABLE = (TRACE_KEY,)  # wanted, and of no consequence to judgement
@@ -64,6 +65,7 @@ class RequestFields(HeaderFilter):
         super().__init__(names, joined)
         self._largest = largest
         self.heads: dict[bytes, RequestHead] = {}  # what the blocks say that were read lately
+        self._decoded_last: tuple[list[tuple[str, str]], RequestHead] = [], RequestHead({}, (), NO_PATH)
 
     def head(self, block: bytes) -> RequestHead:
         """What a block says that depends on none before it."""
@@ -76,8 +78,15 @@ class RequestFields(HeaderFilter):
                 self.heads[block] = head
         return head
 
-    def head_of(self, fields: Iterable[tuple[str, str]]) -> RequestHead:
-        """What a block says whose fields are these."""
+    def head_of(self, fields: list[tuple[str, str]]) -> RequestHead:
+        """What a block says whose fields are these. Callers begin with blocks that are alike."""
+        last, head = self._decoded_last
+        if fields != last:
+            head = self._judge_fields(fields)
+            self._decoded_last = fields, head
+        return head
+
+    def _judge_fields(self, fields: Iterable[tuple[str, str]]) -> RequestHead:
         wanted: dict[str, str] = {}
         paths: list[str] = []
         irregular = ""
@@ -107,7 +116,7 @@ class RequestFields(HeaderFilter):
                 is_joined = meaning in self.joined and meaning in wanted
                 wanted[meaning] = f"{wanted[meaning]}, {value}" if is_joined else value
         if not paths:
-            irregular = irregular or "no :path"
+            irregular = irregular or NO_PATH
         return RequestHead(wanted, paths, irregular)
 
     def _meaning(self, name: str) -> str:
@@ -212,6 +221,9 @@ class RequestFields(HeaderFilter):
         return RequestHead(fields, (path,)) if names_seen & PATH else None
 
 
+EVERY_FIELD = HeaderFilter(())  # of a reader that is asked for all of them
+
+
 class RequestReader:
     """Reads the header blocks of one connection's requests, in their order.
 
@@ -220,7 +232,7 @@ class RequestReader:
     """
 
     def __init__(self, largest: int) -> None:
-        self._early: HeaderReader | None = HeaderReader(HeaderFilter(()), stateful=True, largest=largest)
+        self._early: HeaderReader | None = HeaderReader(EVERY_FIELD, stateful=True, largest=largest)
         self._lost = False  # a block could not be read on which later ones may depend
         self.stateful = True  # a block may still depend on those before it
 
@@ -237,7 +249,7 @@ class RequestReader:
         assert self._early is not None
         if not self._lost:
             try:
-                return self._early.read_all(block)[1]
+                return self._early.read_fields(block)
             except HeadersTooLong:
                 raise
             except HeaderError:

@@ -28,19 +28,18 @@ class Stream(StreamMessages):
     """
 
     headers_sent = False
-    request_ended = False
-    response_ended = False
-    fields: Sequence[tuple[str, str]] = ()
-    _header_size = 0  # bytes kept of the request's headers
     _arrived = 0.0
-    _trailing: ResponseBlock | None = None  # the trailers that wait for the verdict
-    _held: Sequence[bytes] = ()  # frames behind them
+    _held: Sequence[bytes] = ()  # frames behind the trailers that wait
     _late_verdict: Verdict | None = None  # what callers are told when nobody waits for the verdict any more
-    _timer: TimerHandle | None = None
 
     def __init__(self, host: StreamHost, stream_id: int, call: Call | None) -> None:
         super().__init__(host, call)
         self._id = stream_id
+        self.request_ended = self.response_ended = False
+        self.fields: Sequence[tuple[str, str]] = ()
+        self._header_size = 0  # bytes kept of the request's headers
+        self._trailing: ResponseBlock | None = None  # the trailers that wait for the verdict
+        self._timer: TimerHandle | None = None
 
     @property
     def holding(self) -> bool:

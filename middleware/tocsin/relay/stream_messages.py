@@ -28,17 +28,17 @@ class StreamMessages:
 
     request_encoding = ""
     response_encoding = ""
-    _waiting = 0  # judgements that are not there yet
-    _kept_bytes = 0  # bytes that the call keeps of a stream, until they are judged
-    _kept_requests = 0  # and of requests, until they are answered
-    _request: MessageDeframer | None = None
-    _response: MessageDeframer | None = None
     _run: MessageRun | None = None  # messages that wait for their turn, and may be joined by others
 
     def __init__(self, host: StreamHost, call: Call | None) -> None:
         self.call = call
         self._host = host
         self._context = host.context
+        self._waiting = 0  # judgements that are not there yet
+        self._kept_bytes = 0  # bytes that the call keeps of a stream, until they are judged
+        self._kept_requests = 0  # and of requests, until they are answered
+        self._request: MessageDeframer | None = None
+        self._response: MessageDeframer | None = None
 
     def judged(self, call: Call) -> None:
         """A verdict is there."""
