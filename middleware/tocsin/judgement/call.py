@@ -30,25 +30,12 @@ class Call:
     connection. `wants_request` says whether the position has to pass the request.
     """
 
-    earlier: Sequence[bytes] = ()
-    is_late = False
-    hint = ""
-    origin = ""
-    traceparent = ""  # the caller's traceparent
-    began = 0  # when the call was, in nanoseconds of Unix time, where somebody wants to know
-    message_indices: Sequence[int] = (0,)  # of the messages that this judges, among all of the response
-    is_summary = False  # what was judged before: it has no verdict of its own
-    sequence = 0  # which of several parallel answers it belongs to; known once it is read
-    responses = 1  # judgements that it stands for: messages of a stream that are judged, or pass, as one
-    is_unmatched = False  # of several requests, it is not known which one it answers
-    kept_requests = 0  # bytes of requests that wait for their responses
-    ends_by_ending = False  # a single response would be no end of it: a stream of HTTP's, whose messages are parts
-    initial_metadata: Mapping[str, str] | None = None
-    trailing_metadata: Mapping[str, str] | None = None
-
-    _has_request = False
-    takes_runs = False  # whether messages that come together may be judged together, as `message_run.MessageRun`
-    kept_bytes = 0  # bytes of messages that wait to be judged with others
+    __slots__ = (
+        "_has_request", "began", "earlier", "ends_by_ending", "fault", "hint", "initial_metadata", "is_late",
+        "is_summary", "is_unmatched", "kept_bytes", "kept_requests", "keys", "message_indices", "method", "model",
+        "origin", "parent", "reads", "request", "response", "responses", "sequence", "streams", "takes_runs", "trace",
+        "traceparent", "trailing_metadata", "verdict", "version", "wants_initial", "wants_request", "wants_trailing",
+    )  # fmt: skip
 
     def __init__(self, reads: Method, keys: Mapping[str, str], trace: str, wants_request: bool) -> None:
         self.reads = reads
@@ -56,16 +43,34 @@ class Call:
         self.keys = keys
         self.trace = trace
         self.wants_request = wants_request
-        # What is read of every call: interpreted, finding a default of the class costs four times as much.
-        self.streams = False  # whether more than one message may be judged
+        self._has_request = False
         self.request: bytes | None = None
         self.response: bytes | None = None
+        self.earlier: Sequence[bytes] = ()
         self.fault: Fault | None = None
+        self.hint = self.origin = ""
         self.model = self.version = ""  # known once the response is read
         self.verdict: Verdict | None = None
+        self.is_late = False
+        self.began = 0  # when the call was, in nanoseconds of Unix time, where somebody wants to know
+        self.traceparent = ""  # the caller's
+        # Of a stream, and of its pieces.
+        self.streams = False  # whether more than one message may be judged
+        self.takes_runs = False  # whether messages that come together may be judged together, as a `MessageRun`
         self.parent: StreamedCall | None = None  # the call that this is a piece of
-        self.wants_initial: Sequence[str] = ()  # keys of the response's initial metadata that judging takes
-        self.wants_trailing: Sequence[str] = ()  # and of its trailing metadata: then it is judged once that is there
+        self.message_indices: Sequence[int] = (0,)  # of the messages that this judges, among all of the response
+        self.sequence = 0  # which of several parallel answers it belongs to; known once it is read
+        self.responses = 1  # judgements that it stands for: messages of a stream that are judged, or pass, as one
+        self.is_summary = False  # what was judged before: it has no verdict of its own
+        self.is_unmatched = False  # of several requests, it is not known which one it answers
+        self.ends_by_ending = False  # one response would be no end of it: a stream of HTTP's, whose messages are parts
+        self.kept_bytes = 0  # bytes of messages that wait to be judged with others
+        self.kept_requests = 0  # and of requests that wait for their responses
+        # Keys of the response's metadata that judging takes, and what there was; with trailing ones, it waits for them.
+        self.wants_initial: Sequence[str] = ()
+        self.wants_trailing: Sequence[str] = ()
+        self.initial_metadata: Mapping[str, str] | None = None
+        self.trailing_metadata: Mapping[str, str] | None = None
 
     def on_request_message(self, content: bytes | None, fault: Fault | None = None) -> None:
         """A message of the caller. Where the method takes one message, a second makes the call undecodable, because
@@ -135,6 +140,11 @@ class StreamedCall(Call):
     something was read, `pending` counts pieces without a verdict, and `is_closed` says that no more messages come.
     `is_apart`: parallel sequences are judged separately.
     """
+
+    __slots__ = (
+        "_concluded", "_groups", "_message_count", "_requests", "_serial", "complete", "drawn", "every", "is_apart",
+        "is_closed", "pending", "spanned", "started_sequences", "strange",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -36,6 +36,8 @@ class Gate(OutgoingResponse):
     judged before that.
     """
 
+    __slots__ = ("_enforcement", "can_retry", "guard", "late_verdict", "request_is_whole", "trusts_verdicts")
+
     def __init__(
         self, guard: Guard, call: Call, *, holds: bool, can_retry: bool = False, trusts_verdicts: bool = False
     ) -> None:

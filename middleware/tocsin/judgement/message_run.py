@@ -23,12 +23,13 @@ class MessageRun(Call):
     their own: alarms, and the last message.
     """
 
-    reading: RunReading | None = None
+    __slots__ = ("_blocks", "_bytes", "_first", "pieces", "reading", "sizes", "stream")
 
     def __init__(self, stream: StreamedCall) -> None:
         super().__init__(stream.reads, stream.keys, stream.trace, False)
         self.request = stream.request
         self.stream = stream
+        self.reading: RunReading | None = None
         self.pieces: list[Call] = []
         self.sizes: list[int] = []
         self._blocks: list[bytes] = []

@@ -20,6 +20,8 @@ class OutgoingResponse:
     go on at once, and only the end waits.
     """
 
+    __slots__ = ("_deferred", "_items", "call", "came", "has_ended", "holds", "partially_sent", "state", "waiting")
+
     def __init__(self, call: Call, *, holds: bool) -> None:
         self.call = call
         self.holds = holds

@@ -19,12 +19,13 @@ class AskingStream(HeldStream):
     Where that cannot be done the request goes on as it came.
     """
 
-    _unasked: MessageDeframer | None = None  # what there is of the request that is to be changed
-    _request_is_whole = False
+    __slots__ = ("_request_is_whole", "_requests", "_unasked")
 
     def __init__(self, host: StreamHost, stream_id: int, call: Call, windows: Windows) -> None:
         super().__init__(host, stream_id, call, windows)
         self._requests = windows.requests
+        self._unasked: MessageDeframer | None = None  # what there is of the request that is to be changed
+        self._request_is_whole = False
 
     def request_headers(self, flags: int, block: bytes) -> bytes | None:
         """The request's header block, without the length of what will be longer."""

@@ -25,6 +25,8 @@ from tocsin.unscored import Unscored
 class GatedStream(Stream):
     """Does what the `gate` says about the response of a guarded call, on HTTP/2."""
 
+    __slots__ = ("_accepted", "_asking", "_opened", "_send_window", "_size", "_stripping", "_unread", "gate", "guarded")
+
     def __init__(self, host: StreamHost, stream_id: int, call: Call, windows: Windows) -> None:
         super().__init__(host, stream_id, call)
         context = self._context

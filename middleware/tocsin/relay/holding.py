@@ -23,6 +23,8 @@ class HeldStream(GatedStream):
     Reports to the gate what the upstream sends, and what becomes of verdicts, deadlines and further requests.
     """
 
+    __slots__ = ("_receive_window",)
+
     def __init__(self, host: StreamHost, stream_id: int, call: Call, windows: Windows) -> None:
         super().__init__(host, stream_id, call, windows)
         self._receive_window = windows.from_server

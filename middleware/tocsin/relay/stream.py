@@ -27,18 +27,21 @@ class Stream(StreamMessages):
     headers, kept where the request may be sent again.
     """
 
-    headers_sent = False
-    _arrived = 0.0
-    _held: Sequence[bytes] = ()  # frames behind the trailers that wait
-    _late_verdict: Verdict | None = None  # what callers are told when nobody waits for the verdict any more
+    __slots__ = (
+        "_arrived", "_header_size", "_held", "_id", "_late_verdict", "_timer", "_trailing", "fields", "headers_sent",
+        "request_ended", "response_ended",
+    )  # fmt: skip
 
     def __init__(self, host: StreamHost, stream_id: int, call: Call | None) -> None:
         super().__init__(host, call)
         self._id = stream_id
-        self.request_ended = self.response_ended = False
+        self.headers_sent = self.request_ended = self.response_ended = False
         self.fields: Sequence[tuple[str, str]] = ()
         self._header_size = 0  # bytes kept of the request's headers
+        self._arrived = 0.0
         self._trailing: ResponseBlock | None = None  # the trailers that wait for the verdict
+        self._held: Sequence[bytes] = ()  # frames behind them
+        self._late_verdict: Verdict | None = None  # what callers are told when nobody waits for the verdict any more
         self._timer: TimerHandle | None = None
 
     @property

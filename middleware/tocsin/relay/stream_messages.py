@@ -26,19 +26,22 @@ class StreamMessages:
     `call` is None for streams that are not guarded. What is kept until it is judged is charged to the connection.
     """
 
-    request_encoding = ""
-    response_encoding = ""
-    _run: MessageRun | None = None  # messages that wait for their turn, and may be joined by others
+    __slots__ = (
+        "_context", "_host", "_kept_bytes", "_kept_requests", "_request", "_response", "_run", "_waiting", "call",
+        "request_encoding", "response_encoding",
+    )  # fmt: skip
 
     def __init__(self, host: StreamHost, call: Call | None) -> None:
         self.call = call
         self._host = host
         self._context = host.context
+        self.request_encoding = self.response_encoding = ""
         self._waiting = 0  # judgements that are not there yet
         self._kept_bytes = 0  # bytes that the call keeps of a stream, until they are judged
         self._kept_requests = 0  # and of requests, until they are answered
         self._request: MessageDeframer | None = None
         self._response: MessageDeframer | None = None
+        self._run: MessageRun | None = None  # messages that wait for their turn, and may be joined by others
 
     def judged(self, call: Call) -> None:
         """A verdict is there."""
