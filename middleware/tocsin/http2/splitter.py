@@ -41,6 +41,11 @@ class FrameSplitter:
     `joins_data`: plain DATA frames of one stream that follow each other are handed over together (`data_together`).
     """
 
+    __slots__ = (
+        "_is_greeted", "_memory", "_needed", "_partial_data", "_partial_flags", "_partial_is_taken", "_partial_padding",
+        "_partial_stream", "_tail", "_unfinished_block", "between_frames", "joins_data", "preserves_order",
+    )  # fmt: skip
+
     def __init__(self, memory: MemoryAccount) -> None:
         self._memory = memory
         self.preserves_order = False
@@ -127,8 +132,13 @@ class FrameSplitter:
                 start = at
             if stop <= end and length <= usual and stream > 0:  # most are so
                 if not kind and not flags & PADDED:  # DATA
-                    follows = stop <= last and data[stop + 8] == stream & 0xFF and not data[stop + 3]
-                    if follows and joins_data and not flags:  # more of it, most likely
+                    if (
+                        joins_data
+                        and not flags
+                        and stop <= last
+                        and not data[stop + 3]
+                        and data[stop + 8] == stream & 0xFF
+                    ):  # more of it, most likely
                         places: list[tuple[int, int]] = []
                         stop = frames.consecutive_data(data, at, usual, places)
                         if self.data_together(stream, data, places):

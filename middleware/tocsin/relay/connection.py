@@ -26,6 +26,12 @@ CUT_OFF_LINGER = 1.0  # seconds to let a client read why it is cut off
 class Connection(ConnectionStreams):
     """Both sides of a connection: how they begin, what is written to them, and how they end."""
 
+    __slots__ = (
+        "_connecting", "_draining", "_goaway_owed", "_held_after_loss", "_is_cut_off", "_port", "_scorer_queue",
+        "goaway", "idle_since", "is_passthrough", "is_retiring", "largest_frame", "largest_list", "listener", "model",
+        "name", "upstream_address", "upstream_error", "upstream_tls",
+    )  # fmt: skip
+
     def __init__(self, context: RelayContext, port: Port) -> None:
         super().__init__(context, context.memory.open(self._evicted))
         self.listener = port.listener

@@ -22,6 +22,11 @@ class ConnectionStreams(EndpointHost):
     responses are held or changed (`managed`), the relay does it itself.
     """
 
+    __slots__ = (
+        "_deferred", "allowance", "closed_streams", "context", "data_frames", "downstream", "last_stream", "memory",
+        "pings_to_client", "streams", "upstream",
+    )  # fmt: skip
+
     downstream: Endpoint
     upstream: Endpoint
 

@@ -31,6 +31,8 @@ FEW = 8  # connections that are looked through for each response that is alone s
 class RelayedConnection:
     """A connection as the relay sees it."""
 
+    __slots__ = ()
+
     idle_since: float  # when it last had a call, by the context's `now`
 
     @property

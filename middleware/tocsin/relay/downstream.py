@@ -25,6 +25,7 @@ WAITING_FOR_UPSTREAM = 1 << 16  # bytes taken from a client before its upstream 
 class Downstream(Endpoint):
     """The client's socket."""
 
+    __slots__ = ("_admission", "_data_at_ping", "_updates", "connection", "frame_rate")
     __deletable__ = ("connection",)  # where this is compiled
 
     def __init__(self, connection: Connection) -> None:

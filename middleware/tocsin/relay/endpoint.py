@@ -18,6 +18,8 @@ MAX_JOINED_BYTES = 1 << 16  # of pieces, up to which joining them is quicker tha
 class EndpointHost(StreamHost):
     """A connection, as its two endpoints know it."""
 
+    __slots__ = ()
+
     def flush(self, side: Endpoint) -> None:
         """Write what waits for a side, unless it waits for a verdict of this batch."""
         raise NotImplementedError
@@ -47,6 +49,10 @@ class Endpoint(FrameSplitter):
     where the relay keeps to them.
     """
 
+    __slots__ = (
+        "_has_ended", "_host", "_rests", "_unread", "_unsent", "greeted", "half_closed", "is_closed", "is_paused",
+        "largest_frame", "out", "peer", "send_window", "transport", "waiting",
+    )  # fmt: skip
     __deletable__ = ("_host", "peer")  # where this is compiled: by whoever parts the two
 
     peer: Endpoint  # the other side

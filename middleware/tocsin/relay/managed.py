@@ -21,6 +21,8 @@ from tocsin.relay.windows import Windows
 class ManagedConnection(Connection):
     """Both peers are given windows by the relay, and what goes to them keeps to theirs."""
 
+    __slots__ = ("windows",)
+
     def __init__(self, context: RelayContext, port: Port) -> None:
         super().__init__(context, port)
         self.downstream, self.upstream = downstream, upstream = ManagedDownstream(self), ManagedUpstream(self)
@@ -100,6 +102,7 @@ class ManagedConnection(Connection):
 class ManagedDownstream(Downstream):
     """A client that keeps to the relay's windows, and whose own the relay keeps."""
 
+    __slots__ = ("_windows",)
     __deletable__ = ("_windows",)
 
     _windows: Windows
@@ -203,6 +206,7 @@ class ManagedDownstream(Downstream):
 class ManagedUpstream(Upstream):
     """An upstream that keeps to the relay's windows, and whose own the relay keeps."""
 
+    __slots__ = ("_windows",)
     __deletable__ = ("_windows",)
 
     _windows: Windows

@@ -16,6 +16,8 @@ class StreamHost(RelayedConnection):
     `largest_frame` and `largest_list` are what the client takes: bytes of a frame, and of a header list.
     """
 
+    __slots__ = ()
+
     context: RelayContext
     memory: MemoryAccount
     upstream_address: Address

@@ -16,6 +16,8 @@ from tocsin.relay.upstream import Upstream
 class TransparentConnection(Connection):
     """Nothing is held but trailers, so that flow control stays end to end."""
 
+    __slots__ = ()
+
     def __init__(self, context: RelayContext, port: Port) -> None:
         super().__init__(context, port)
         self.downstream, self.upstream = TransparentDownstream(self), TransparentUpstream(self)
@@ -30,6 +32,8 @@ class TransparentConnection(Connection):
 
 class TransparentDownstream(Downstream):
     """A client whose DATA and windows reach the upstream as they are."""
+
+    __slots__ = ()
 
     def settings_of(self, payload: bytes, wanted: dict[int, int]) -> bytes:
         return frames.stateless_settings(payload)
@@ -83,6 +87,8 @@ class TransparentDownstream(Downstream):
 
 class TransparentUpstream(Upstream):
     """An upstream whose DATA and windows reach the client as they are."""
+
+    __slots__ = ()
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)

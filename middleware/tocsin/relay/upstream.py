@@ -17,6 +17,7 @@ from tocsin.relay.response_block import KNOWN_BLOCKS, ResponseBlock, read_respon
 class Upstream(Endpoint):
     """The upstream's socket."""
 
+    __slots__ = ("connection",)
     __deletable__ = ("connection",)  # where this is compiled
 
     def __init__(self, connection: Connection) -> None:
