@@ -25,6 +25,10 @@ MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE = 0x3, 0x6
 class ExtProcConnection(EnvoyStreams):
     """One connection from an Envoy worker. Streams reply by `put`; `flush` writes what was put."""
 
+    __slots__ = (
+        "_flow", "_has_submitted", "_is_draining", "_out", "_rests", "_transport", "_turns", "is_reading", "name",
+    )  # fmt: skip
+
     def __init__(self, server: ProcessorHost) -> None:
         super().__init__(server, server.memory.open(self._evict))
         self.name = server.name_connection()

@@ -46,6 +46,11 @@ class EnvoyStreams(FrameReader):
     `_is_paused`: the socket takes nothing for now; `_unread` bytes of acknowledgements wait for it.
     """
 
+    __slots__ = (
+        "_allowance", "_frame_rate", "_is_paused", "_last_stream", "_reader", "_unread", "idle_since",
+        "receive_window", "send_window", "server", "streams",
+    )  # fmt: skip
+
     def __init__(self, server: ProcessorHost, memory: MemoryAccount) -> None:
         super().__init__(memory, server.share, server.longest_headers)
         self.server = server

@@ -59,6 +59,8 @@ class ProcessorContext:
 class WaitingResponse:
     """A response that waits for verdicts."""
 
+    __slots__ = ()
+
     def judged(self, call: Call) -> None:
         """A call has its verdict."""
         raise AssertionError("a response is of one kind")

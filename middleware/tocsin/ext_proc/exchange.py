@@ -40,6 +40,12 @@ FAILED_PRECONDITION, PERMISSION_DENIED = 9, 7
 class EnvoyExchange:
     """One request and its response. `origin` names the connection that Envoy's stream is on."""
 
+    __slots__ = (
+        "_context", "_grpc_body", "_has_begun", "_has_request", "_head", "_host", "_http", "_http_body",
+        "_http_request", "_is_observing", "_is_over", "_request_ended", "_request_mode", "_response",
+        "_response_mode", "call",
+    )  # fmt: skip
+
     def __init__(self, context: ProcessorContext, host: ExchangeHost) -> None:
         self._context = context
         self._host = host

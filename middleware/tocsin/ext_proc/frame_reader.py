@@ -42,6 +42,11 @@ class FrameReader(ConnectionHost):
     the next turn of `share` (`is_behind`). A block has at most `longest_headers` bytes.
     """
 
+    __slots__ = (
+        "_at", "_block", "_block_flags", "_block_stream", "_charged", "_continuations", "_has_settings",
+        "_longest_headers", "_received", "_share", "_steps", "is_behind", "is_closed", "is_greeted", "memory",
+    )  # fmt: skip
+
     def __init__(self, memory: MemoryAccount, share: FairShare, longest_headers: int) -> None:
         self.memory = memory
         self.is_greeted = False

@@ -35,6 +35,11 @@ from tocsin.verdict import METADATA_KEY
 class HeldResponse(JudgedResponse):
     """A guarded response in enforce. `request_fields` are the request's headers, where it may be sent again."""
 
+    __slots__ = (
+        "_body", "_body_ended", "_give_up_asking", "_instead", "_is_cleared", "_is_foreign", "_opened",
+        "_request_fields", "_trailing", "gate",
+    )  # fmt: skip
+
     _keeps = True
 
     def __init__(

@@ -54,6 +54,8 @@ class ProcessorHost:
 class ConnectionHost:
     """One connection from Envoy. While `is_reading`, what is put is written only behind what is read in this turn."""
 
+    __slots__ = ()
+
     server: ProcessorHost
     name: str
     memory: MemoryAccount

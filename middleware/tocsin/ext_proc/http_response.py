@@ -42,6 +42,11 @@ STREAM_SLICE = 1 << 12  # bytes of a stream that are read at once: each of its e
 class HttpResponse(JudgedResponse):
     """A guarded response. `request` is the request to send again, None where it is not known."""
 
+    __slots__ = (
+        "_annotates", "_came", "_ends_with_trailers", "_exchange", "_gated", "_has_head", "_head_waits",
+        "_is_buffered", "_is_streamed", "_names", "_request",
+    )  # fmt: skip
+
     def __init__(
         self,
         context: ProcessorContext,

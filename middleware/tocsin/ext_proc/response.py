@@ -37,6 +37,8 @@ class ProcessedResponse(WaitingResponse):
     `is_over`: nothing more is sent about the response.
     """
 
+    __slots__ = ("_context", "_host", "is_observing", "is_over", "mode")
+
     def __init__(self, context: ProcessorContext, host: ExchangeHost, mode: int, *, is_observing: bool) -> None:
         self.mode = mode
         self.is_observing = is_observing
@@ -77,6 +79,11 @@ class ProcessedResponse(WaitingResponse):
 
 class JudgedResponse(ProcessedResponse):
     """The base of responses that are judged."""
+
+    __slots__ = (
+        "_arrived", "_deframer", "_encoding", "_has_body", "_is_begun", "_is_complete", "_kept_bytes",
+        "_kept_requests", "_late_verdict", "_timer", "_trusts", "_waiting", "call",
+    )  # fmt: skip
 
     _keeps = False  # what cannot be put together is kept, to be passed on
 

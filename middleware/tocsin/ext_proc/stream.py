@@ -36,6 +36,11 @@ _UNESCAPED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 class ProcessorStream:
     """A stream of one connection. `has_messages`: Envoy has sent a message on it."""
 
+    __slots__ = (
+        "_connection", "_deframer", "_encoding", "_exchange", "_has_ended", "_headers_sent", "_id", "_is_half_closed",
+        "_is_health", "_limit", "_server", "has_messages", "memory", "origin",
+    )  # fmt: skip
+
     def __init__(self, connection: ConnectionHost, stream_id: int) -> None:
         self.memory = connection.memory
         self.origin = connection.name

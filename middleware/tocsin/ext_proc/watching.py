@@ -17,6 +17,8 @@ from tocsin.verdict import METADATA_KEY
 class WatchedResponse(JudgedResponse):
     """A response that passes as it comes. In annotate, its trailers wait for the last verdict."""
 
+    __slots__ = ("_annotates", "_last", "_reads", "_removing")
+
     def __init__(
         self,
         context: ProcessorContext,
