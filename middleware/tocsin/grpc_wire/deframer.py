@@ -94,7 +94,7 @@ class MessageDeframer:
 
     def take_part(self, data: bytes, start: int, stop: int, *, keeps: bool) -> bool:
         """Take what is at a place of `data`, in the midst of an unfinished message, without a copy. False where it has
-        to be fed, as it has where it would be kept and not `keeps`: all of `data` is kept by that.
+        to be fed, as it has where it would be kept and not `keeps`: all of `data` is kept by that. Quicker than `feed`.
         """
         size = stop - start
         if self._skip > size:
@@ -111,7 +111,7 @@ class MessageDeframer:
         if self._small:
             self._pieces.append(bytes(self._small))
             self._small = bytearray()
-        self._pieces.append(memoryview(data)[start:stop])
+        self._pieces.append(data if size == len(data) else memoryview(data)[start:stop])
         self._kept_size += size
         return True
 

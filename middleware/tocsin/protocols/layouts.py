@@ -201,14 +201,17 @@ def fields_with_length(raw: bytes, at: int, end: int, number: int, most: int = 0
             return []
         tag = raw[at]
         at += 1
+        if tag & 0x87 == 2 and (length := raw[at]) < 0x80:  # most are so
+            at += 1
+            if tag >> 3 == number:
+                places.append((at, at + length))
+            at += length
+            continue
         if tag >= 0x80:
             tag, at = varint(raw, at - 1)
         wire = tag & 7
         if wire == 2:
-            length = raw[at]
-            at += 1
-            if length >= 0x80:
-                length, at = varint(raw, at - 1)
+            length, at = varint(raw, at)
             if tag >> 3 == number:
                 places.append((at, at + length))
             at += length

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from tocsin.protocols.datatypes import DTYPES
 from tocsin.protocols.descriptors import message_class
-from tocsin.protocols.layouts import encoded_varint, fields_with_length
+from tocsin.protocols.layouts import fields_with_length
 from tocsin.protocols.method import AnsweredRequest
 from tocsin.protocols.oip_layouts import SHARED_MEMORY_PARAMETER, TensorMessage, TensorSingle, layouts, require_single
 from tocsin.unscored import Unscored
@@ -167,12 +167,12 @@ def _apart(content: bytes, number: int) -> tuple[bytes, Sequence[bytes]]:
         return content, ()
     if not places or places[-1][1] > len(content):
         return content, ()
-    rest, end, tag = [], 0, encoded_varint(number << 3 | 2)
+    rest, end, tag = [], 0, number << 3 | 2
     for start, stop in places:
-        head = tag + encoded_varint(stop - start)
-        if content[start - len(head) : start] != head:  # a longer form of the same numbers, or none that is valid
+        head = start - 1 - (max(1, (stop - start).bit_length()) + 6) // 7
+        if content[head] != tag:  # a longer form of the same numbers, or none that is valid
             return content, ()
-        rest.append(content[end : start - len(head)])
+        rest.append(content[end:head])
         end = stop
     return b"".join((*rest, content[end:])), RawContents(content, places)
 

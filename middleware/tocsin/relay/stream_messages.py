@@ -98,6 +98,8 @@ class StreamMessages:
         if self._response is None:
             reads = call.streams or self._context.guard.reads_responses
             self._response = MessageDeframer(self._context.max_message, self._host.memory, reads=reads)
+        elif self._response.take_part(payload, 0, len(payload), keeps=True):  # in the midst of a message
+            return
         for message in self._response.feed(payload):
             self._on_message(call, *self._plain(message, self.response_encoding))
 
