@@ -64,7 +64,8 @@ class MessageDeframer:
     """
 
     __slots__ = (
-        "_head", "_kept_size", "_limit", "_memory", "_pieces", "_skip", "_skipped", "_small", "keeps", "reads", "rest",
+        "_head", "_kept_size", "_limit", "_memory", "_pieces", "_skip", "_skipped", "_small", "_wanted", "keeps",
+        "reads", "rest",
     )  # fmt: skip
 
     def __init__(self, limit: int, memory: MemoryAccount, *, keeps: bool = False, reads: bool = True) -> None:
@@ -76,7 +77,8 @@ class MessageDeframer:
         self._head = b""  # of an unfinished message its prefix, as far as it has come,
         self._pieces: list[bytes | memoryview] = []  # its content in pieces as they came,
         self._small = bytearray()  # what follows those: a list of many small ones would take far more than they hold,
-        self._kept_size = 0  # and the bytes of both
+        self._kept_size = 0  # and the bytes of both;
+        self._wanted = 0  # bytes that it still needs, where it is kept
         self._skip = 0
         self._skipped: Message | None = None
 
@@ -97,13 +99,11 @@ class MessageDeframer:
         to be fed, as it has where it would be kept and not `keeps`: all of `data` is kept by that. Quicker than `feed`.
         """
         size = stop - start
-        if self._skip > size:
+        if size >= self._wanted or size < SMALL_PIECE or not keeps:
+            if self._skip <= size:
+                return False
             self._skip -= size
             return True
-        if self._skip or not keeps or size < SMALL_PIECE or len(self._head) < PREFIX_SIZE or not self.reads:
-            return False
-        if int.from_bytes(self._head[1:], "big") - self._kept_size <= size:
-            return False
         memory = self._memory
         if memory.charge(size) and memory.lacks_room:
             memory.release(size)
@@ -113,6 +113,7 @@ class MessageDeframer:
             self._small = bytearray()
         self._pieces.append(data if size == len(data) else memoryview(data)[start:stop])
         self._kept_size += size
+        self._wanted -= size
         return True
 
     def feed(self, payload: bytes) -> Iterator[Message]:
@@ -160,6 +161,7 @@ class MessageDeframer:
             at += len(piece)
             if len(piece) < missing:
                 self._keep(piece)
+                self._wanted = missing - len(piece)
                 return
             content = piece if not self._kept_size else b"".join((*self._pieces, self._small, piece))
             self.forget()
@@ -192,7 +194,7 @@ class MessageDeframer:
         """Give back what is kept of an unfinished message."""
         if self._head:
             self._memory.release(len(self._head) + self._kept_size)
-            self._head, self._kept_size = b"", 0
+            self._head, self._kept_size, self._wanted = b"", 0, 0
             if self._pieces:
                 self._pieces = []
             if self._small:
