@@ -91,6 +91,17 @@ def test_a_walk_reads_a_request_as_a_full_decoder_does(pairs: list[tuple[str, st
     assert walked.fields == decoded.fields and list(walked.paths) == list(decoded.paths)
 
 
+def test_fields_that_are_alike_are_judged_once_and_others_by_themselves() -> None:
+    requests = RequestFields(["x-session"])
+    assert requests.head_of([]).irregular == "no :path"
+    first = requests.head_of([(":path", "/a/b"), ("x-session", "me")])
+    assert requests.head_of([(":path", "/a/b"), ("x-session", "me")]) is first
+    other = requests.head_of([(":path", "/a/b"), ("x-session", "you")])
+    assert (first.fields, other.fields) == ({"x-session": "me"}, {"x-session": "you"})
+    twice = requests.head_of([(":path", "/a/b"), ("x-session", "me"), ("x-session", "you")])
+    assert "x-session" in twice.irregular and not first.irregular
+
+
 def test_pieces_of_a_cookie_are_one_and_two_keys_are_none() -> None:
     requests = RequestFields(["cookie", "x-session"])
     path = field(":path", "/a/b")
