@@ -269,7 +269,7 @@ $(VENV)/dev: $(VENV)/torch $(SOURCES)
 
 $(GRPC_JS):
 	@$(call debian,node npm,nodejs npm)
-	@# where nothing answers, npm waits for a quarter of an hour and more
+	@# where nothing answers, npm goes on asking for longer than anybody waits
 	timeout 180 npm install --silent --no-audit --no-fund --prefix build/interop/node @grpc/grpc-js@1.14.7
 
 # Tools that look at what is published. The project itself needs none of them.

@@ -158,8 +158,8 @@ class RawContents(Sequence[bytes]):
 
 
 def _apart(content: bytes, number: int) -> tuple[bytes, Sequence[bytes]]:
-    """A large message without its raw contents, which are the fields of that number, and those; where it has an unusual
-    form, all of it and none of them.
+    """A large message without its raw contents, which are the fields of that number (below 16), and those; where it has
+    an unusual form, all of it and none of them.
     """
     try:
         places = fields_with_length(content, 0, len(content), number, most=MOST_FIELDS)
