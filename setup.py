@@ -40,8 +40,8 @@ STEPS_INCLUDES = ["detectors/tocsin_detectors/small_graphs/kernels.h"]
 STEPS_FLAGS = ["-O3", "-fno-math-errno", "-ffp-contract=off"]
 # The modules are one library and, by each one's name, a few lines that find it there through Python: no function needs
 # to be found by others, and in pages of their own those lines would take three times the space.
-HIDDEN = ["-fvisibility=hidden"]
-TOGETHER = ["-Wl,-z,noseparate-code"] if sys.platform == "linux" else []
+HIDDEN = ["-fvisibility=hidden", "-fno-asynchronous-unwind-tables"]  # and nothing unwinds C but debuggers
+TOGETHER = ["-Wl,-z,noseparate-code,--strip-all"] if sys.platform == "linux" else []
 COMPILES = os.environ.get("TOCSIN_COMPILE", "") not in ("", "0")
 COMPILER = ["mypy[mypyc]>=1.11", "numpy>=1.26"]  # numpy for its types alone
 # Of other packages only stubs are looked into: all that is installed would take minutes and gigabytes.
@@ -76,7 +76,8 @@ def compiled() -> list[object]:
         config.write(TYPES)
         config.flush()
         options = [f"--config-file={config.name}", *files()]
-        modules = list(mypycify(options, group_name="tocsin", debug_level="0"))  # what debuggers want is half of all
+        # What debuggers want is half of all. Level 3 takes three times as long to compile, and serves as fast as 2.
+        modules = list(mypycify(options, group_name="tocsin", debug_level="0", opt_level="2"))
     for module in modules:
         module.extra_compile_args += HIDDEN
         module.extra_link_args += TOGETHER

@@ -20,6 +20,7 @@ class Forwarder:
         self._upstream = upstream
         self._delay = delay
         self._server: asyncio.Server | None = None
+        self._forwarding = set[asyncio.Task[None]]()  # asyncio forgets them once a caller is gone, while servers answer
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", 0))
@@ -56,6 +57,10 @@ class Forwarder:
             await asyncio.sleep(0.01)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._forwarding.add(task)
+        task.add_done_callback(self._forwarding.discard)
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self._upstream, limit=CHUNK)
         except OSError:
