@@ -282,7 +282,7 @@ build/tools/.made:
 
 build/compiled/.made: $(VENV)/dev $(shell find middleware calibration detectors -name '*.py' -o -name '*.[ch]')
 	@$(call debian,cc,$(COMPILER_PACKAGES))
-	rm -rf build/compiled
+	rm -rf build/compiled build/temp.* # objects of an earlier setup.py may have had other options
 	TOCSIN_COMPILE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/compiled .
 	@touch $@
 
