@@ -201,8 +201,16 @@ def fields_with_length(raw: bytes, at: int, end: int, number: int, most: int = 0
             return []
         tag = raw[at]
         at += 1
-        if tag & 0x87 == 2 and (length := raw[at]) < 0x80:  # most are so
+        if tag & 0x87 == 2:  # most are so
+            length = raw[at]
             at += 1
+            if length >= 0x80:
+                more = raw[at]
+                at += 1
+                if more < 0x80:
+                    length += (more - 1) << 7
+                else:
+                    length, at = varint(raw, at - 2)
             if tag >> 3 == number:
                 places.append((at, at + length))
             at += length

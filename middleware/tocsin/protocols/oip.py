@@ -169,12 +169,19 @@ def _apart(content: bytes, number: int) -> tuple[bytes, Sequence[bytes]]:
         return content, ()
     rest, end, tag = [], 0, number << 3 | 2
     for start, stop in places:
-        head = start - 1 - (max(1, (stop - start).bit_length()) + 6) // 7
+        head = start - _lead_size(stop - start)
         if content[head] != tag:  # a longer form of the same numbers, or none that is valid
             return content, ()
         rest.append(content[end:head])
         end = stop
     return b"".join((*rest, content[end:])), RawContents(content, places)
+
+
+def _lead_size(length: int) -> int:
+    """Bytes before the contents of a field of that length: a tag of one byte, and the length in as few as it takes."""
+    if length < 1 << 14:
+        return 2 if length < 1 << 7 else 3
+    return 4 if length < 1 << 21 else 5 if length < 1 << 28 else 6
 
 
 def _undecodable(side: str, error: DecodeError) -> Unscored:
