@@ -1,5 +1,5 @@
 """What pyproject.toml cannot say: the interception path may be compiled, from the same source, by mypyc, and what
-evaluates small graphs is in C.
+evaluates small graphs and scans documents is in C.
 
 TOCSIN_COMPILE=1 pip install .     # takes a C compiler and some minutes; without the variable nothing is compiled
 """
@@ -26,7 +26,7 @@ HOT = """
     middleware/tocsin/judgement/{actions,batch_scorer,batch_verdicts,batching,call,call_plan,call_reader,call_size,gate,guard,held_items}.py
     middleware/tocsin/judgement/{judge,key_finder,message_groups,message_run,model,outgoing,reporting,run_reading,scoring,signal_readers,signal_shapes}.py
     middleware/tocsin/protocols/{field_edit,field_method,field_reader,field_signals,field_values,layouts,oip,oip_layouts,oip_method,rows}.py
-    middleware/tocsin/protocols/http/{call_name,document,following,framing,method,parallel,reader,routes,tensors,unread_parts,values}.py
+    middleware/tocsin/protocols/http/{call_name,document,following,framing,method,parallel,place,reader,routes,tensors,unread_parts,values}.py
     middleware/tocsin/sinks/{histogram,series,tally}.py
     middleware/tocsin/state/memory.py
     middleware/tocsin/{memory,unscored,verdict,verdict_format}.py
@@ -34,10 +34,21 @@ HOT = """
     calibration/tocsin_calibration/sessions/{rule,windows}.py
     calibration/tocsin_calibration/thresholds/{joint,limits,lookup}.py
 """
-# Evaluates small graphs; without it ONNX Runtime does. Products must round as they do there: no other contraction.
-STEPS = "tocsin_detectors.small_graphs._steps", "detectors/tocsin_detectors/small_graphs/_steps.c"
-STEPS_INCLUDES = ["detectors/tocsin_detectors/small_graphs/kernels.h"]
-STEPS_FLAGS = ["-O3", "-fno-math-errno", "-ffp-contract=off"]
+# In C, by module: the file, its headers and options. Steps evaluate small graphs, where without them ONNX Runtime does;
+# products must round as they do there, with no other contraction. The scanner reads documents, where without it msgspec
+# does.
+IN_C = {
+    "tocsin_detectors.small_graphs._steps": (
+        "detectors/tocsin_detectors/small_graphs/_steps.c",
+        ["detectors/tocsin_detectors/small_graphs/kernels.h"],
+        ["-O3", "-fno-math-errno", "-ffp-contract=off"],
+    ),
+    "tocsin.protocols.http._scanner": (
+        "middleware/tocsin/protocols/http/_scanner.c",
+        ["middleware/tocsin/protocols/http/json_scan.h", "middleware/tocsin/protocols/http/json_tokens.h"],
+        ["-O3"],
+    ),
+}
 # The modules are one library and, by each one's name, a few lines that find it there through Python: no function needs
 # to be found by others, nothing but a debugger unwinds them, and in pages of their own those lines would take three
 # times the space. What the compiler would warn of in C that nobody wrote takes it twice as long as all the rest.
@@ -81,9 +92,13 @@ def compiled() -> list[object]:
     for module in modules:
         module.extra_compile_args = [*module.extra_compile_args, *GENERATED_FLAGS]
         module.extra_link_args = [*module.extra_link_args, *TOGETHER]
-    name, source = STEPS
-    steps = Extension(name, [source], depends=STEPS_INCLUDES, extra_compile_args=STEPS_FLAGS, py_limited_api=True)
-    return [*modules, steps]
+    return [
+        *modules,
+        *[
+            Extension(name, [source], depends=headers, extra_compile_args=options, py_limited_api=True)
+            for name, (source, headers, options) in IN_C.items()
+        ],
+    ]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Whether the Tocsin that is installed scores a small bundle's rows without ONNX Runtime, as a compiled wheel must.
+"""Whether the Tocsin that is installed scores a small bundle's rows without ONNX Runtime, as a compiled wheel must, and
+reads JSON by its scanner.
 
 python benchmarks/native_rows.py     # needs onnx and spox; ends with 1 where ONNX Runtime scores all rows
 
@@ -11,6 +12,7 @@ import sys
 
 import numpy as np
 
+from tocsin.protocols.http.scanner import load_scanner
 from tocsin_detectors import Entropy, Mahalanobis, Observations, compile
 
 
@@ -22,6 +24,8 @@ def main() -> None:
     scorer.warm()  # which tries native evaluation beside ONNX Runtime
     if not scorer.native_rows:
         sys.exit("no rows are scored natively: this build is not compiled, or its evaluation of small graphs is broken")
+    if load_scanner() is None:
+        sys.exit("documents are not scanned: this build lacks a part that is in C")
     print(f"up to {scorer.native_rows} rows are scored natively")
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tocsin.protocols.http.scanner import load_scanner
 from tocsin_detectors.small_graphs.evaluator import load_steps
 
 ROOT = Path(__file__).parents[2]
@@ -30,9 +31,10 @@ def test_tests_run_on_compiled_modules_where_they_are_meant_to() -> None:
         assert str(module.__file__).endswith(".py") != meant(), module.__file__
 
 
-def test_small_graphs_are_evaluated_natively_where_modules_are_compiled() -> None:
+def test_small_graphs_and_documents_are_read_natively_where_modules_are_compiled() -> None:
     if meant():
         assert load_steps() is not None
+        assert load_scanner() is not None
 
 
 def test_a_build_that_leaves_every_row_to_onnx_runtime_fails_the_check_of_wheels() -> None:

@@ -9,12 +9,14 @@ export PYTHONPATH=$PWD
 pip3 install torch --index-url https://download.pytorch.org/whl/cpu
 pip3 install '.[fit]' grpcio-reflection grpcio-tools h11 hyperframe
 
-# The C extension gets the sanitizer and libFuzzer's counters. What mypyc compiles stays Python, which Atheris instruments.
-extension=$(python3 -c 'import tocsin_detectors as t; print(t.__path__[0])')/small_graphs/_steps.abi3.so
-# shellcheck disable=SC2046,SC2086 # flags, several of them
-$CC $CFLAGS $(python3 -c 'import setup; print(*setup.STEPS_FLAGS)') -fPIC -shared \
-  -I"$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')" \
-  detectors/tocsin_detectors/small_graphs/_steps.c -o "$extension" -lm
+# What is in C gets the sanitizer and libFuzzer's counters. What mypyc compiles stays Python, which Atheris instruments.
+for module in $(python3 -c 'import setup; print(*setup.IN_C)'); do
+  package=$(python3 -c "import ${module%.*} as package; print(package.__path__[0])")
+  # shellcheck disable=SC2046,SC2086 # flags, several of them
+  $CC $CFLAGS $(python3 -c "import setup; print(*setup.IN_C['$module'][2])") -fPIC -shared \
+    -I"$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')" \
+    "$(python3 -c "import setup; print(setup.IN_C['$module'][0])")" -o "$package/${module##*.}.abi3.so" -lm
+done
 
 # shellcheck disable=SC2086
 python3 -m benchmarks.fuzz.prepare "$SRC/prepared" $TARGETS

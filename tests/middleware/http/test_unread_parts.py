@@ -10,12 +10,19 @@ from typing import Any
 import pytest
 from benchmarks.harness.chat import token
 
+from tocsin.protocols.http import scanner
 from tocsin.protocols.http.document import Document
 from tocsin.protocols.http.single_members import written_again
 from tocsin.unscored import Unscored
 
 TOKENS, TOPS = "choices[0].logprobs.content[].logprob", "choices[0].logprobs.content[].top_logprobs[].logprob"
 ALONE = "choices[0].logprobs.refusal[].logprob"
+
+
+@pytest.fixture(autouse=True)
+def without_scanner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scanner counts nothing: it sees of which members there are two."""
+    monkeypatch.setattr(scanner, "load_scanner", lambda: None)
 
 
 def completion(text: str = "a", tops: int = 3, **logprobs: Any) -> bytes:

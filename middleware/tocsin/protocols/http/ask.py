@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tocsin.protocols.http.document import Document, Place
+from tocsin.protocols.http.document import Document
 from tocsin.protocols.http.parts import elements_of, encoded, members_of, object_of
+from tocsin.protocols.http.place import Place
 from tocsin.protocols.paths import Step, steps
 
 _NOT_ASKED = (b"", b"null", b"false")

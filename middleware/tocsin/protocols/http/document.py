@@ -1,10 +1,12 @@
-"""JSON documents of which only the values at given paths are decoded, by msgspec types built from the paths.
+"""JSON documents of which only the values at given paths are decoded: by the scanner, in one pass, or by msgspec types
+built from the paths where it leaves a document to them.
 
 Members that no path names are skipped without being built. A document that is not JSON, is nested too deeply, or has
 another type where a path needs numbers raises Unscored `undecodable`; reading raises nothing else.
 
 Parsers differ in which of two members with the same name they use; msgspec uses the last. `require_single` refuses a
 document in which a value that was read has a second one beside it, so that what is judged is what every parser reads.
+The scanner reads no document that has one.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from tocsin.protocols.http.following import (
     several,
     through,
 )
-from tocsin.protocols.http.node import Node
+from tocsin.protocols.http.node import LEAVES, Node
+from tocsin.protocols.http.place import Place
+from tocsin.protocols.http.scanner import Scan, scan_of
 from tocsin.protocols.http.single_members import error_kind, require_single_members, written_again
 from tocsin.protocols.http.unread_parts import UnreadPart, container_of, is_read
 from tocsin.protocols.paths import Step, steps
@@ -38,45 +42,35 @@ ROOT = "$"  # as the first step of a path: the document itself, where that is an
 AXIS, ROWS = "", "*"  # what brackets take: an axis of values, or responses of their own
 BOM = b"\xef\xbb\xbf"
 
-_EMPTY = frozenset((b"null", b'""', b"[]", b"{}", b"false"))
-
 _FOLDED_TO_ASCII = ("\u017f".encode(), "\u212a".encode())  # the long s and the sign of kelvin, which are s and k to Go
 
 
-class Place(NamedTuple):
-    """A path at which documents of one kind are read. `follow` gives the value in a decoded document, None where there
-    is none; values along axes are lists. `by_rows`: the outermost axis counts responses. `names` are the last members
-    on the path.
+class Document:
+    """Documents of one kind, such as the responses of a route. `side` is their name in error messages. With `any_case`,
+    names that differ only in case count as the same where a value must be single, as Go's parser treats them.
     """
 
-    follow: Follow
-    by_rows: bool
-    names: tuple[str, ...]
-
-    def is_present(self, document: Any) -> bool:
-        """Whether there is a value: neither null nor an empty text, array or object."""
-        value = self.follow(document)
-        if isinstance(value, list):
-            return any(_is_present(item) for item in value)
-        return _is_present(value)
-
-
-class Document:
-    """Documents of one kind, such as the responses of a route. `side` is their name in error messages."""
-
-    def __init__(self, side: str) -> None:
+    def __init__(self, side: str, *, any_case: bool = False) -> None:
         self.side = side
+        self._any_case = any_case
         self._root = Node()
         self.names: set[str] = set()  # of all members on paths
         self._ends: dict[str, dict[tuple[int, str], _End]] = {}  # by the last member's name
         self._decoder: msgspec.json.Decoder[Any] | None = None
+        self._scan: Scan | None = None
+        self._wanted: list[tuple[list[Step], str]] = []
         self._accounted_paths: dict[str, None] = {}
         self._unread_parts: list[UnreadPart] = []
 
     def place(self, path: str, leaf: str = "") -> Place:
-        """Add a path at which a value is read: a `number` or numbers, `packed` numbers, a `text`, or only its presence
-        where `leaf` is empty. Raises ValueError where the path is invalid.
+        """Add a path at which a value is read: a `number` or numbers, the `lengths` of a shape, `packed` numbers, a
+        `text`, only its `presence`, the `count` of an array's elements, which the path names, or its bytes where `leaf`
+        is empty. Raises ValueError where the path is invalid.
         """
+        self._wanted.append((steps(path), leaf))
+        return self._read_place(path, leaf, len(self._wanted) - 1)
+
+    def _read_place(self, path: str, leaf: str, slot: int) -> Place:
         wanted = steps(path)
         self._decoder = None
         resolver = _Resolver(path, leaf)
@@ -87,11 +81,13 @@ class Document:
         self.names |= resolver.names
         for end in ends:
             self._ends.setdefault(end.name, {})[end.key] = end
-        return Place(follow, resolver.by_rows, tuple(dict.fromkeys(end.name for end in ends)))
+        return Place(slot, follow, resolver.by_rows, tuple(dict.fromkeys(end.name for end in ends)))
 
     def decode(self, content: bytes) -> Any:
         """The decoded document, with the values at its paths. Raises Unscored `undecodable`."""
         decoder = self._decoder or self._new_decoder()
+        if self._scan is not None and (values := self._scan(content)) is not None:
+            return values
         try:
             return decoder.decode(content)
         except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
@@ -111,21 +107,25 @@ class Document:
         containers = {path: container_of(path) for path in self._accounted_paths}
         for path, container in sorted(containers.items(), key=lambda pair: -len(pair[1])):  # what is within comes first
             if not container or container.startswith(ROOT) or is_read(self._root, container):
-                self.place(path, "number")
+                self._read_place(path, "number", -1)
             else:
-                unread_parts.append(UnreadPart(steps(path)[-1].field, self.place(container).follow))
+                unread_parts.append(UnreadPart(steps(path)[-1].field, self._read_place(container, "", -1).follow))
         self._unread_parts = unread_parts
+        self._scan = scan_of(self._wanted, ROOT, any_case=self._any_case)
         decoder = self._decoder = msgspec.json.Decoder(self._root.type())
         return decoder
 
-    def require_single(self, content: bytes, document: Any, names: Iterable[str], *, any_case: bool = False) -> None:
+    def require_single(self, content: bytes, document: Any, names: Iterable[str]) -> None:
         """Raises Unscored `undecodable` where one of these last members of paths may have a second value beside the one
-        that was read. With `any_case`, names that differ only in case count as the same, as Go's parser treats them.
+        that was read.
 
         Where a name occurs in the document's bytes as often as values were read, or as often as in what was read,
         written as JSON again, there is no second value. An escaped letter might add a name to what is written, so where
         there are such it is not. Where a name still occurs more often, the document is searched.
         """
+        if isinstance(document, tuple):  # scanned
+            return
+        any_case = self._any_case
         searched = content.lower() if any_case else content
         has_escapes = b"\\" in content
         escapes_letters = has_escapes and (b"\\u" in content or b"\\/" in content)
@@ -216,7 +216,7 @@ class _Resolver:
         """Resolve the members that follow a value."""
         if wanted:
             return self._member(node, wanted[0].field, list(wanted[0].takes), wanted[0], wanted[1:])
-        if self._leaf:
+        if self._leaf in LEAVES:
             node.leaves.add(self._leaf)
         return _PathRest(itself, [])
 
@@ -284,12 +284,6 @@ def _written(wanted: Sequence[Step]) -> str:
     """A path from its first value on, as text."""
     first, *others = [step.field + "".join(f"[{bracket}]" for bracket in step.takes) for step in wanted]
     return ".".join([ROOT + first[len(wanted[0].field) :], *others])
-
-
-def _is_present(value: Any) -> bool:
-    if isinstance(value, msgspec.Raw):
-        return bytes(value).strip() not in _EMPTY
-    return value is not None and value is not False and value != "" and value != []
 
 
 _ESCAPED_NAME = re.compile(rb'\\u[^"]*"\s*:')

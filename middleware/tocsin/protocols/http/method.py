@@ -73,15 +73,15 @@ class JsonMethod:
         self.every = every
         self.signals = dict(signals or {})
         self.error, self.error_event = error, error_event
-        self._response, self._request = Document("response"), Document("request")
+        self._response, self._request = Document("response"), Document("request", any_case=True)
         self._model = CallName(model, self._request, self._response)
         self._version = CallName(version, self._request, self._response)
         self.model_key, self.version_key = self._model.metadata_key, self._version.metadata_key
         self._names = [*self._model.members("response"), *self._version.members("response")]
         self._request_names = [*self._model.members("request"), *self._version.members("request")]
-        self._content = [self._response.place(way) for way in alternatives_of(content)]
-        self._finish = [self._response.place(way) for way in alternatives_of(self.stream.finish)]
-        self._summary = [self._response.place(way) for way in alternatives_of(self.stream.summary)]
+        self._content = [self._response.place(way, "presence") for way in alternatives_of(content)]
+        self._finish = [self._response.place(way, "presence") for way in alternatives_of(self.stream.finish)]
+        self._summary = [self._response.place(way, "presence") for way in alternatives_of(self.stream.summary)]
         self._presence_names = [name for place in (*self._content, *self._finish) for name in place.names]
         self._answers = ParallelAnswers(self._response, sequence)
         self.parallel = bool(sequence)
@@ -108,7 +108,7 @@ class JsonMethod:
         opened_request = None
         if self._request_names and request is not None:
             opened_request = self._request.decode(request)
-            self._request.require_single(request, opened_request, self._request_names, any_case=True)
+            self._request.require_single(request, opened_request, self._request_names)
         if self._names:
             self._response.require_single(response, document, self._names)
         empty = is_summary = False
@@ -260,7 +260,7 @@ class JsonMethod:
         def text(content: bytes) -> str:
             try:
                 decoded = document.decode(content)
-                document.require_single(content, decoded, place.names[-1:], any_case=True)
+                document.require_single(content, decoded, place.names[-1:])
             except Unscored:
                 return ""
             value = place.follow(decoded)

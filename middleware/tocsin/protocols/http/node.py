@@ -10,8 +10,9 @@ import msgspec
 _SCALAR = float | bool
 _NUMBERS: Any = _SCALAR | list[_SCALAR | list[_SCALAR | list[_SCALAR | list[_SCALAR]]]]
 _PACKED: Any = _SCALAR | str | list[_SCALAR | str | list[_SCALAR | str | list[_SCALAR | str | list[_SCALAR | str]]]]
-_LEAVES: dict[str, Any] = {
+LEAVES: dict[str, Any] = {
     "number": _NUMBERS,
+    "lengths": _NUMBERS,
     "packed": _PACKED,  # or base64 of packed numbers
     "text": str | int | float | bool,
 }
@@ -40,7 +41,7 @@ class Node:
 
     def type(self) -> Any:
         """The msgspec type of this node."""
-        options = [_LEAVES[leaf] for leaf in sorted(self.leaves)]
+        options = [LEAVES[leaf] for leaf in sorted(self.leaves)]
         if self.members:
             attributes = [f"member{at}" for at in range(len(self.members))]
             fields = [

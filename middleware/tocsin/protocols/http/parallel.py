@@ -28,8 +28,8 @@ class ParallelAnswers:
     def __init__(self, document: Document, sequence: str) -> None:
         ways = alternatives_of(sequence)
         self._document = document
-        self._numbers = [document.place(way, "number") for way in ways]
-        self._answers = [document.place(way) for way in _item_paths(ways)]
+        self._numbers = [document.place(way.replace("[]", "[0]"), "number") for way in ways]
+        self._answers = [document.place(way, "count") for way in _item_paths(ways)]
         self._steps = [steps(way) for way in ways]
 
     def split(self, content: bytes) -> list[JsonMessage]:
@@ -39,8 +39,7 @@ class ParallelAnswers:
         message = JsonMessage(content)
         message.document = document = self._document.decode(content)
         for place in self._answers:
-            answers = place.follow(document)
-            if answers is not None and len(answers) > 1:
+            if place.count(document) > 1:
                 name = place.names[0]
                 self._document.require_single(content, document, [number.names[-1] for number in self._numbers])
                 return self._parted(content, name)
@@ -60,7 +59,6 @@ class ParallelAnswers:
         """The number of the answer that a decoded document belongs to; 0 where it has none."""
         for place in self._numbers:
             value = place.follow(document)
-            value = value[0] if isinstance(value, list) and value else value
             if isinstance(value, float) and value.is_integer():
                 return int(value)
         return 0

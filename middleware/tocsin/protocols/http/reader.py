@@ -65,7 +65,7 @@ class JsonReader:
             if request is None:
                 raise Unscored("missing_signal", "there is no request to read a signal from")
             document = self._request.decode(request)
-            self._request.require_single(request, document, self._request_names, any_case=True)
+            self._request.require_single(request, document, self._request_names)
             requests = [OpenedDocument("", "", request, self._request, document, False, 0)]
         if opened[0].kind is not self._response:  # of the method as it was before the configuration was reloaded
             opened = [part.decoded_by(self._response) for part in opened]

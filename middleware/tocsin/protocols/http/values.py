@@ -12,7 +12,8 @@ import numpy as np
 
 from tocsin.protocols.datatypes import DTYPES, datatype, to_float32
 from tocsin.protocols.field_values import Array, Find, Float32, float32_bytes
-from tocsin.protocols.http.document import Document, Place
+from tocsin.protocols.http.document import Document
+from tocsin.protocols.http.place import Place
 from tocsin.protocols.paths import SignalPath
 from tocsin.unscored import Unscored
 
@@ -49,6 +50,9 @@ def as_array(value: Any, path: str, by_rows: bool | None) -> Array | None:
     """A number, or numbers in arrays, as a signal; None where there are none. Raises Unscored where the array is
     ragged.
     """
+    if isinstance(value, tuple):
+        shape, raw = value
+        return Array(shape, raw, by_rows)
     if not isinstance(value, list):
         return Array((1,), float32_bytes((value,), 1), by_rows)
     length = len(value)
@@ -73,7 +77,7 @@ def _packed(document: Document, place: Place, path: str, signal: SignalPath) -> 
     follow, by_rows = place.follow, place.by_rows
     kind = datatype(signal.dtype)
     kind_at = None if kind else document.place(_of_document(signal, signal.dtype), "text")
-    shape_at = document.place(_of_document(signal, signal.shape), "number") if isinstance(signal.shape, str) else None
+    shape_at = document.place(_of_document(signal, signal.shape), "lengths") if isinstance(signal.shape, str) else None
     names = [name for at in (kind_at, shape_at) if at is not None for name in at.names]
 
     def find(decoded: Any) -> Array | None:
@@ -94,6 +98,8 @@ def _packed(document: Document, place: Place, path: str, signal: SignalPath) -> 
 
 def _flat(value: Any, path: str) -> Float32:
     """All values of an array, in their order."""
+    if isinstance(value, tuple):
+        return np.frombuffer(value[1], np.float32)
     try:
         return np.asarray(value, np.float64).astype(np.float32).ravel()
     except (TypeError, ValueError, OverflowError):
