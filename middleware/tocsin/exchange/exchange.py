@@ -16,7 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tocsin.exchange.treatment import DOCUMENT, EVENTS, LINES, Headers, ResponseTreatment, Segment, read_content_type
+from tocsin.exchange.treatment import (
+    DOCUMENT,
+    EVENTS,
+    LINES,
+    Headers,
+    Message,
+    ResponseTreatment,
+    Segment,
+    read_content_type,
+)
 from tocsin.judgement.call import Call, Fault
 from tocsin.judgement.guard import Guard
 from tocsin.protocols.http.encodings import Decoding, decoding
@@ -217,23 +226,24 @@ class Exchange:
 
     def _segments(self, events: list[Event], content: bytes) -> list[Segment]:
         if self._by_segments:
-            return [self._segment(event) for event in events]
-        messages: list[tuple[bytes | None, Fault | None]] = []
+            return [Segment(*self._read(event)) for event in events]
+        messages: list[Message] = []
         is_done = False
         for event in events:
-            _, of_event, done = self._segment(event)
+            _, of_event, ends = self._read(event)
             messages += of_event
-            is_done = is_done or done
+            is_done = is_done or ends
         return [Segment(content, messages, is_done)] if content or messages else []
 
-    def _segment(self, event: Event) -> Segment:
+    def _read(self, event: Event) -> tuple[bytes, list[Message], bool]:
+        """The bytes that go on of an event, the messages in it, and whether it says that nothing follows."""
         if event.fault is not None:
-            return Segment(event.raw, [(None, event.fault)])
+            return event.raw, [(None, event.fault)], False
         if event.data is None:
-            return Segment(event.raw)
+            return event.raw, [], False
         done = self.method.stream.done
         if done and self.kind != DOCUMENT and event.data == done.encode():
-            return Segment(event.raw, (), True)
+            return event.raw, [], True
         try:
             messages = self._messages(event.data)
             raw = event.raw
@@ -242,12 +252,12 @@ class Exchange:
                 stripped = edit.strip(request, event.data)
                 raw = raw if stripped == event.data else with_data(event, stripped)
         except Unscored as why:
-            return Segment(event.raw, [(None, (why.reason, str(why)))])
+            return event.raw, [(None, (why.reason, str(why)))], False
         except Exception as error:  # whatever is in a response, it is counted
-            return Segment(event.raw, [(None, ("undecodable", f"{type(error).__name__}: {error}"))])
-        return Segment(raw, messages)
+            return event.raw, [(None, ("undecodable", f"{type(error).__name__}: {error}"))], False
+        return raw, messages, False
 
-    def _messages(self, data: bytes) -> list[tuple[bytes | None, Fault | None]]:
+    def _messages(self, data: bytes) -> list[Message]:
         method = self.method
         if not method.streams:
             return [(method.whole_document(data, self._response_headers, "response"), None)]

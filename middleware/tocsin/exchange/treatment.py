@@ -10,6 +10,7 @@ from tocsin.judgement.call import Fault
 from tocsin.verdict import METADATA_KEY
 
 Headers = Iterable[tuple[str, str]]
+Message = tuple[bytes | None, Fault | None]  # a message, or the reason why it cannot be judged
 
 # Of a body that goes on as other bytes these would not be true any more.
 BODY_DEPENDENT_FIELDS = frozenset(
@@ -21,15 +22,16 @@ DOCUMENT: Final = "document"
 _LINES_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-lines"})
 
 
-class Segment(NamedTuple):
+class Segment:
     """A part of a response. `raw` are its bytes as the caller gets them, `messages` the messages in it that are judged,
     or the reason why they cannot be. `is_done`: the response says that nothing follows, so that everything is judged
     before this part goes on.
     """
 
-    raw: bytes
-    messages: Sequence[tuple[bytes | None, Fault | None]] = ()
-    is_done: bool = False
+    __slots__ = ("is_done", "messages", "raw")
+
+    def __init__(self, raw: bytes, messages: Sequence[Message] = (), is_done: bool = False) -> None:
+        self.raw, self.messages, self.is_done = raw, messages, is_done
 
 
 class ResponseTreatment(NamedTuple):

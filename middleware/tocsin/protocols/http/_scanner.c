@@ -67,7 +67,6 @@ static PyObject *scanner_scan(Scanner *self, PyObject *document) {
     if (!PyBytes_Check(document)) return Py_NewRef(Py_None);
     if (PyBytes_AsStringAndSize(document, &content, &size) < 0) return NULL;
     s.of = &self->plan;
-    s.at = spaces_skipped(content, content + size);
     s.end = content + size;
     for (Py_ssize_t i = 0; i < self->plan.n_slots; i++) {
         forget(&s.found[i]);
@@ -75,7 +74,8 @@ static PyObject *scanner_scan(Scanner *self, PyObject *document) {
         s.found[i].room = 0;
     }
     PyObject *result = NULL;
-    if (value(&s, 0, 0, 0) && spaces_skipped(s.at, s.end) == s.end) result = PyTuple_New(self->plan.n_slots);
+    const char *behind = value(&s, spaces_skipped(content), 0, 0, 0);
+    if (behind && spaces_skipped(behind) == s.end) result = PyTuple_New(self->plan.n_slots);
     for (Py_ssize_t i = 0; result && i < self->plan.n_slots; i++) {
         PyObject *item = result_of(&self->plan.slots[i], &s.found[i]);
         if (!item || PyTuple_SetItem(result, i, item) < 0) Py_CLEAR(result);

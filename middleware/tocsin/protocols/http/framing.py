@@ -6,7 +6,7 @@ Bytes arrive cut anywhere. Each event keeps its bytes, so that passing all event
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from tocsin.protocols.http.document import BOM
 from tocsin.unscored import Unscored
@@ -16,14 +16,15 @@ _EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?:\r\n|\n|\r)")  # CRLF is one end of 
 _LONGEST_END = 4
 
 
-class Event(NamedTuple):
+class Event:
     """A part of a stream: its bytes, and its data, None where there is nothing to read (a comment, an end of line).
     `fault` is the reason why its data cannot be read.
     """
 
-    raw: bytes
-    data: bytes | None
-    fault: tuple[str, str] | None = None
+    __slots__ = ("data", "fault", "raw")
+
+    def __init__(self, raw: bytes, data: bytes | None, fault: tuple[str, str] | None = None) -> None:
+        self.raw, self.data, self.fault = raw, data, fault
 
 
 class Framing(Protocol):
@@ -114,6 +115,8 @@ class ServerSentEvents(_Cutting):
     def feed(self, content: bytes) -> list[Event]:
         if not self._has_returns and b"\r" in content:  # of what is new: a long event is not searched again and again
             self._has_returns = True
+        if not self._has_returns and not self.kept_bytes and 0 < content.find(b"\n\n") == len(content) - 2:
+            return [self._event(content)]  # mostly each event comes by itself
         return super().feed(content)
 
     def _end_behind(self, start: int) -> int:

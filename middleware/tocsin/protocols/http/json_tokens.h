@@ -1,10 +1,15 @@
-/* Tokens of JSON documents: where they end, and numbers as doubles, correctly rounded. Needs Python.h for what is seldom. */
+/* Tokens of JSON documents: where they end, and numbers as doubles, correctly rounded. Needs Python.h for what is seldom.
+ * A zero stands behind a document, as behind all bytes of Python: it is part of no token, so that nothing runs past it. */
 #ifndef TOCSIN_JSON_TOKENS_H
 #define TOCSIN_JSON_TOKENS_H
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
+#define DEPTH 100  /* objects and arrays in each other */
 #define LONGEST 63 /* characters of a number that is converted by Python */
 
 static const double TENS[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
@@ -27,54 +32,54 @@ static double divided(uint64_t digits, int places) {
 }
 #endif
 
-static inline int is_digit(const char *at, const char *end) { return at < end && (unsigned)(*at - '0') < 10; }
+static inline int is_digit(const char *at) { return (unsigned)(*at - '0') < 10; }
 
 /* Behind a number that nobody reads; NULL where there is none. */
-static const char *behind_unread_number(const char *at, const char *end) {
-    at += at < end && *at == '-';
-    if (!is_digit(at, end)) return NULL;
+static const char *behind_unread_number(const char *at) {
+    at += *at == '-';
+    if (!is_digit(at)) return NULL;
     if (*at++ != '0')
-        while (is_digit(at, end)) at++;
-    if (at < end && *at == '.') {
-        if (!is_digit(++at, end)) return NULL;
-        while (is_digit(at, end)) at++;
+        while (is_digit(at)) at++;
+    if (*at == '.') {
+        if (!is_digit(++at)) return NULL;
+        while (is_digit(at)) at++;
     }
-    if (at < end && (*at | 0x20) == 'e') {
+    if ((*at | 0x20) == 'e') {
         at++;
-        at += at < end && (*at == '-' || *at == '+');
-        if (!is_digit(at, end)) return NULL;
-        while (is_digit(at, end)) at++;
+        at += *at == '-' || *at == '+';
+        if (!is_digit(at)) return NULL;
+        while (is_digit(at)) at++;
     }
     return at;
 }
 
 /* Behind a number, with its value; NULL where there is none, or one that is too long or too large. */
-static const char *behind_number(const char *from, const char *end, double *value) {
+static const char *behind_number(const char *from, double *value) {
     const char *at = from;
     uint64_t digits = 0;
     int count = 0, places = 0, exponent = 0;
-    int negative = at < end && *at == '-';
+    int negative = *at == '-';
     at += negative;
-    if (at >= end || *at < '0' || *at > '9') return NULL;
+    if (!is_digit(at)) return NULL;
     if (*at == '0') {
         at++;
     } else {
-        for (; at < end && *at >= '0' && *at <= '9'; at++, count++)
+        for (; is_digit(at); at++, count++)
             if (count < 19) digits = 10 * digits + (uint64_t)(*at - '0');
     }
-    if (at < end && *at == '.') {
+    if (*at == '.') {
         const char *first = ++at;
-        for (; at < end && *at >= '0' && *at <= '9'; at++, places++) {
+        for (; is_digit(at); at++, places++) {
             if (count < 19) digits = 10 * digits + (uint64_t)(*at - '0');
             count += digits != 0;
         }
         if (at == first) return NULL;
     }
-    if (at < end && (*at == 'e' || *at == 'E')) {
-        int minus = ++at < end && *at == '-';
-        at += minus || (at < end && *at == '+');
+    if ((*at | 0x20) == 'e') {
+        int minus = *++at == '-';
+        at += minus || *at == '+';
         const char *first = at;
-        for (; at < end && *at >= '0' && *at <= '9'; at++)
+        for (; is_digit(at); at++)
             if (exponent < 10000) exponent = 10 * exponent + (*at - '0');
         if (at == first) return NULL;
         if (minus) exponent = -exponent;
@@ -99,8 +104,8 @@ static const char *behind_number(const char *from, const char *end, double *valu
     return at;
 }
 
-static inline const char *spaces_skipped(const char *at, const char *end) {
-    while (at < end && (unsigned char)*at <= ' ' && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t')) at++;
+static inline const char *spaces_skipped(const char *at) {
+    while ((unsigned char)*at <= ' ' && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t')) at++;
     return at;
 }
 
@@ -109,27 +114,95 @@ static const unsigned char SPECIAL[256] = {
     1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
     ['"'] = 1, ['\\'] = 1};
 
+static inline int is_hexadecimal(char c) { return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f'); }
+
+/* Behind the characters of a string that are neither a quote nor a backslash nor a control character. */
+static inline const char *behind_ordinary(const char *at, const char *end) {
+#ifdef __SSE2__
+    for (; end - at >= 16; at += 16) {
+        __m128i some = _mm_loadu_si128((const __m128i *)at);
+        __m128i special = _mm_or_si128(_mm_cmpeq_epi8(some, _mm_set1_epi8('"')), _mm_cmpeq_epi8(some, _mm_set1_epi8('\\')));
+        special = _mm_or_si128(special, _mm_cmpeq_epi8(_mm_min_epu8(some, _mm_set1_epi8(0x1f)), some));
+        int places = _mm_movemask_epi8(special);
+        if (places) return at + __builtin_ctz((unsigned)places);
+    }
+#endif
+    (void)end;
+    while (!SPECIAL[(unsigned char)*at]) at++;
+    return at;
+}
+
 /* Behind a string whose first quote is before `at`; NULL where it is none. Notes whether it has escapes. */
 static const char *behind_string(const char *at, const char *end, int *escapes) {
-    while (at < end) {
-        while (at < end && !SPECIAL[(unsigned char)*at]) at++;
-        if (at >= end) return NULL;
-        unsigned char c = (unsigned char)*at++;
-        if (c == '"') return at;
-        if (c < 0x20) return NULL;
-        if (c != '\\') continue;
+    for (;;) {
+        at = behind_ordinary(at, end);
+        if (*at == '"') return at + 1;
+        if (*at++ != '\\') return NULL;
         *escapes = 1;
-        if (at >= end) return NULL;
-        c = (unsigned char)*at++;
-        if (c == 'u') {
-            if (end - at < 4) return NULL;
-            for (int i = 0; i < 4; i++, at++)
-                if (!((*at >= '0' && *at <= '9') || (*at >= 'a' && *at <= 'f') || (*at >= 'A' && *at <= 'F'))) return NULL;
-        } else if (!c || !strchr("\"\\/bfnrt", c)) {
+        if (*at == 'u') {
+            for (int i = 0; i < 4; i++)
+                if (!is_hexadecimal(*++at)) return NULL;
+        } else if (!*at || !strchr("\"\\/bfnrt", *at)) {
             return NULL;
         }
+        at++;
     }
-    return NULL;
+}
+
+/* Behind one of JSON's words, such as null. */
+static const char *behind_word(const char *at, const char *word) {
+    size_t size = strlen(word);
+    return strncmp(at, word, size) ? NULL : at + size;
+}
+
+/* Of an array or object whose bracket is at `at`: its first part, or behind it where `more` becomes 0. */
+static inline const char *first(const char *at, char closing, int *more) {
+    at = spaces_skipped(at + 1);
+    *more = *at != closing;
+    return *more ? at : at + 1;
+}
+
+/* The next part, or behind all of them where `more` becomes 0; NULL, and no more, where there is neither. */
+static inline const char *next(const char *at, char closing, int *more) {
+    at = spaces_skipped(at);
+    *more = *at == ',';
+    if (*more) return spaces_skipped(at + 1);
+    return *at == closing ? at + 1 : NULL;
+}
+
+/* The value of a member whose name is at `at`; NULL where there is none. */
+static inline const char *behind_name(const char *at, const char *end, const char **name, Py_ssize_t *size, int *escapes) {
+    if (*at != '"') return NULL;
+    *name = ++at;
+    if (!(at = behind_string(at, end, escapes))) return NULL;
+    *size = at - 1 - *name;
+    at = spaces_skipped(at);
+    return *at == ':' ? spaces_skipped(at + 1) : NULL;
+}
+
+/* Behind a value that nobody reads; NULL where there is none. `depth`: so many objects and arrays are around it. */
+static const char *behind_unread(const char *at, const char *end, int depth) {
+    const char *name;
+    Py_ssize_t size;
+    int more, escapes = 0;
+    if (depth > DEPTH) return NULL;
+    switch (*at) {
+    case '"': return behind_string(at + 1, end, &escapes);
+    case '{':
+        for (at = first(at, '}', &more); more; at = next(at, '}', &more)) {
+            if (!(at = behind_name(at, end, &name, &size, &escapes))) return NULL;
+            if (!(at = behind_unread(at, end, depth + 1))) return NULL;
+        }
+        return at;
+    case '[':
+        for (at = first(at, ']', &more); more; at = next(at, ']', &more))
+            if (!(at = behind_unread(at, end, depth + 1))) return NULL;
+        return at;
+    case 't': return behind_word(at, "true");
+    case 'f': return behind_word(at, "false");
+    case 'n': return behind_word(at, "null");
+    default: return behind_unread_number(at);
+    }
 }
 
 static char lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c + 'a' - 'A') : c; }
