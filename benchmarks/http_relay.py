@@ -99,8 +99,8 @@ def start_model(work: Path) -> tuple[Hop, Path]:
     return start_nginx(work, "upstream", answering), request
 
 
-def start_nginx(work: Path, name: str, location: str, upstream: int = 0) -> Hop:
-    """nginx with one worker."""
+def start_nginx(work: Path, name: str, location: str, upstream: int = 0, *, http2: bool = False) -> Hop:
+    """nginx with one worker, that speaks HTTP/1.1, or HTTP/2 alone."""
     port = free_port()
     behind = f"upstream model {{ server 127.0.0.1:{upstream}; keepalive 64; }}" if upstream else ""
     config = work / f"{name}.conf"
@@ -114,7 +114,7 @@ http {{
   fastcgi_temp_path {work}; uwsgi_temp_path {work}; scgi_temp_path {work};
   {behind}
   server {{
-    listen 127.0.0.1:{port} backlog=1024; error_page 405 =200 $uri;
+    listen 127.0.0.1:{port} {"http2" if http2 else ""} backlog=1024; error_page 405 =200 $uri;
     location / {{ {location} }}
   }}
 }}

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,12 +39,20 @@ class Figures(NamedTuple):
 Table = dict[str, dict[str, Figures]]  # by hop and column
 
 
+Load = Callable[[Hop, str, Path, Shape], Figures]
+
+
 def load(hop: Hop, path: str, request: Path, shape: Shape, *, settles: bool = False) -> Figures:
     """Drive a hop with calls of gRPC over HTTP/2. Raises SystemExit when a request fails. `settles`: the hop may still
     judge when all is answered, and is waited for.
     """
     headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
     return _h2load(hop, path, request, shape, ["-w", "24", "-W", "24", *headers], settles=settles)
+
+
+def load_json(hop: Hop, path: str, request: Path, shape: Shape) -> Figures:
+    """Drive a hop with requests of JSON over HTTP/2. Raises SystemExit when a request fails."""
+    return _h2load(hop, path, request, shape, ["-w", "24", "-W", "24", "-H", "content-type: application/json"])
 
 
 def load_http1(hop: Hop, path: str, request: Path, shape: Shape) -> Figures:
@@ -63,7 +72,7 @@ def _h2load(hop: Hop, path: str, request: Path, shape: Shape, options: list[str]
         ]  # fmt: skip
         output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
         if settles:
-            _wait_until_idle(hop)
+            wait_until_idle(hop.cpu_us)
         cpu = hop.cpu_us() - before
         rows = [line.split() for line in Path(log.name).read_text().splitlines()]
     if len(rows) != shape.requests or any(row[1] != "200" for row in rows):
@@ -76,9 +85,10 @@ def _h2load(hop: Hop, path: str, request: Path, shape: Shape, options: list[str]
     )
 
 
-def _wait_until_idle(hop: Hop) -> None:
+def wait_until_idle(cpu_us: Callable[[], float]) -> None:
+    """Wait until a program has nothing left to do, by the microseconds of CPU that it has used."""
     used = -IDLE_US
-    while (now := hop.cpu_us()) - used >= IDLE_US:
+    while (now := cpu_us()) - used >= IDLE_US:
         used = now
         time.sleep(IDLE_SECONDS)
 
