@@ -114,14 +114,14 @@ class ProcessorStream:
         self._connection.work(steps, size)
 
     def _on_message(self, content: bytes) -> None:
-        if self._has_ended or self._exchange is None:
+        exchange = self._exchange
+        if self._has_ended or exchange is None:
             return
         try:
-            message = read_request(content)
-            self._exchange.on_message(message)
+            exchange.on_message(read_request(content))
         except MessageError as error:
             self._server.context.not_understood["message"] += 1
-            self._exchange.end(INVALID_ARGUMENT, f"tocsin: no ProcessingRequest: {error}")
+            exchange.end(INVALID_ARGUMENT, f"tocsin: no ProcessingRequest: {error}")
 
     def on_half_closed(self) -> None:
         """Envoy sends nothing more."""
@@ -147,8 +147,9 @@ class ProcessorStream:
         self._has_ended = True
         if self._deframer is not None:
             self._deframer.forget()
-        if self._exchange is not None:
-            self._exchange.on_closed()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.on_closed()
 
     # -- what goes
 
@@ -184,7 +185,8 @@ class ProcessorStream:
         self._server.write_later(self._connection)
 
     def _leave(self) -> None:
-        """Nothing more is sent or read."""
+        """Nothing more is sent or read. Each exchange knows its stream: it is let go, lest both wait for the collector."""
+        self._exchange = None
         if self._deframer is not None:
             self._deframer.forget()
         connection = self._connection
