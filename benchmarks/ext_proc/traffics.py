@@ -88,7 +88,7 @@ TRAFFICS = (
         CHAT,
         _events,
         load_json,
-        {"1x1": Shape(1, 1, 60), "4x8": Shape(4, 8, 320), "16x16": Shape(16, 16, 512)},
+        {"1x1": Shape(1, 1, 40), "4x8": Shape(4, 8, 128), "16x16": Shape(16, 16, 256)},
         {"protocol": "openai", "bundle": "{}/bundle.tocsin", "judge": "message", "session": "stream"},
         events=EVENTS,
     ),

@@ -44,6 +44,9 @@ class _Envoy:
     def submit(self, call: Call, waiting: WaitingResponse) -> None:
         self._waiting.append((call, waiting))
 
+    def go_on_later(self, waiting: WaitingResponse) -> None:
+        waiting.go_on()
+
     def limit(self, waiting: WaitingResponse, call: Call) -> None:
         return None
 

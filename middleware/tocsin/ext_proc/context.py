@@ -65,6 +65,10 @@ class WaitingResponse:
         """A call has its verdict."""
         raise AssertionError("a response is of one kind")
 
+    def go_on(self) -> None:
+        """Of the calls of one batch, all that are its own have their verdicts."""
+        raise AssertionError("a response is of one kind")
+
     def on_deadline(self) -> None:
         """The scoring budget is spent."""
         raise AssertionError("a response is of one kind")
@@ -103,6 +107,10 @@ class ExchangeHost(Protocol):
 
     def submit(self, call: Call, waiting: WaitingResponse) -> None:
         """Judge a call, and call back `waiting`."""
+        ...
+
+    def go_on_later(self, waiting: WaitingResponse) -> None:
+        """Call back `waiting` once all calls of the batch have their verdicts."""
         ...
 
     def limit(self, waiting: WaitingResponse, call: Call) -> TimerHandle | None:

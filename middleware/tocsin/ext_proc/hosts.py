@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from tocsin.ext_proc.context import ProcessorContext
+from tocsin.ext_proc.context import ProcessorContext, WaitingResponse
 from tocsin.http2.send_window import SendWindow
 from tocsin.judgement.batching import Batcher
 from tocsin.memory import MemoryAccount, MemoryBudget
@@ -44,6 +44,10 @@ class ProcessorHost:
 
     def on_connection_closed(self, connection: ConnectionHost) -> None:
         """A connection has ended."""
+        raise NotImplementedError
+
+    def go_on_later(self, waiting: WaitingResponse) -> None:
+        """Call back a response once the current batch is judged."""
         raise NotImplementedError
 
     def write_later(self, connection: ConnectionHost) -> None:

@@ -209,6 +209,9 @@ class HttpResponse(JudgedResponse):
 
     def judged(self, call: Call) -> None:
         self._gated.on_verdict(call)
+        self._host.go_on_later(self)
+
+    def go_on(self) -> None:
         go_on(self._gated, self)
 
     def on_deadline(self) -> None:

@@ -16,7 +16,7 @@ from tocsin.configuration.config import Config
 from tocsin.configuration.fields import Address
 from tocsin.errors import StartError
 from tocsin.ext_proc.connection import ExtProcConnection
-from tocsin.ext_proc.context import ProcessorContext
+from tocsin.ext_proc.context import ProcessorContext, WaitingResponse
 from tocsin.ext_proc.health import facts, families
 from tocsin.ext_proc.hosts import ConnectionHost, ProcessorHost
 from tocsin.judgement.batching import Batcher
@@ -72,6 +72,7 @@ class ExtProcServer(ProcessorHost):
         self.asking: set[asyncio.Task[None]] = set()
         self._names = itertools.count(1)
         self._written_later: dict[ConnectionHost, None] = {}
+        self._to_go_on: dict[WaitingResponse, None] = {}
         self._looking: asyncio.Task[None] | None = None
 
     @property
@@ -131,6 +132,9 @@ class ExtProcServer(ProcessorHost):
         self.connections.discard(connection)
         self._written_later.pop(connection, None)
 
+    def go_on_later(self, waiting: WaitingResponse) -> None:
+        self._to_go_on[waiting] = None
+
     def write_later(self, connection: ConnectionHost) -> None:
         if not connection.is_reading:
             self._written_later[connection] = None
@@ -175,6 +179,9 @@ class ExtProcServer(ProcessorHost):
     def flushed(self) -> None:
         """A batch is judged."""
         self.is_awaited = False
+        going_on, self._to_go_on = self._to_go_on, {}
+        for response in going_on:
+            response.go_on()
         waiting, self._written_later = self._written_later, {}
         for connection in waiting:
             connection.flush()

@@ -185,7 +185,7 @@ class ProcessorStream:
         self._server.write_later(self._connection)
 
     def _leave(self) -> None:
-        """Nothing more is sent or read. Each exchange knows its stream: it is let go, lest both wait for the collector."""
+        """Nothing more is sent or read. The exchange knows this stream: it is let go, lest both wait for the collector."""
         self._exchange = None
         if self._deframer is not None:
             self._deframer.forget()
@@ -199,6 +199,9 @@ class ProcessorStream:
     def submit(self, call: Call, waiting: WaitingResponse) -> None:
         self._connection.on_submitted()
         self._server.batcher.submit(call, waiting)
+
+    def go_on_later(self, waiting: WaitingResponse) -> None:
+        self._server.go_on_later(waiting)
 
     def limit(self, waiting: WaitingResponse, call: Call) -> TimerHandle | None:
         server = self._server

@@ -54,6 +54,9 @@ class Host:
     def submit(self, call: Call, waiting: WaitingResponse) -> None:
         self.waiting.append((call, waiting))
 
+    def go_on_later(self, waiting: WaitingResponse) -> None:
+        waiting.go_on()
+
     def limit(self, waiting: WaitingResponse, call: Call) -> None:
         self.budgets.append(waiting)
 
