@@ -185,7 +185,9 @@ class ProcessorStream:
         self._server.write_later(self._connection)
 
     def _leave(self) -> None:
-        """Nothing more is sent or read. The exchange knows this stream: it is let go, lest both wait for the collector."""
+        """Nothing more is sent or read. The exchange, which knows this stream, is let go, or both waited for the
+        collector.
+        """
         self._exchange = None
         if self._deframer is not None:
             self._deframer.forget()
