@@ -2,9 +2,9 @@
 
 python -m benchmarks.http_reading --json http_reading.json
 
-Each figure is the least of several rounds in this process. `document` is reading alone, `read` the same with the exchange
-that it belongs to: its route, its call, its framing. Beside Tocsin's reading stands what Python's own parser
-takes for the same bytes, and msgspec with types written by hand for just the wanted values, which is the floor.
+Each figure is the least of several rounds in this process. `document` is reading alone, `read` the same with the
+exchange that it belongs to: its route, its call, its framing. Beside Tocsin's reading stands what Python's own parser
+takes for the same bytes, and `floor`, msgspec with types written by hand for just the wanted values.
 """
 
 from __future__ import annotations

@@ -241,8 +241,8 @@ class Exchange:
             return event.raw, [(None, event.fault)], False
         if event.data is None:
             return event.raw, [], False
-        done = self.method.stream.done
-        if done and self.kind != DOCUMENT and event.data == done.encode():
+        mark = self.method.end_mark
+        if mark and event.data == mark and self.kind != DOCUMENT:
             return event.raw, [], True
         try:
             messages = self._messages(event.data)

@@ -55,7 +55,7 @@ def ending(exchange: Exchange, instead: Replacement) -> bytes:
         parts = [_framed(exchange, _error(exchange, instead), exchange.method.error_event)]
     else:
         parts = [_framed(exchange, _repeating(exchange, response)) for response in instead.responses]
-    done = exchange.method.stream.done.encode()
+    done = exchange.method.end_mark
     return b"".join([*parts, _framed(exchange, done) if done else b""])
 
 

@@ -130,8 +130,8 @@ class ServerSentEvents(_Cutting):
         if self._is_first:
             self._is_first = False
             raw = raw.removeprefix(BOM)
-        if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:  # mostly it is one line
-            return raw[6:-2] or None
+        if not self._has_returns and raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2:
+            return raw[6:-2] or None  # mostly it is one line
         lines = []
         for line in _LINE_END.split(raw):
             name, _, value = line.partition(b":")

@@ -68,6 +68,7 @@ class JsonMethod:
         self.attributes: Mapping[str, str] = dict(attributes or {})
         self.texts = texts
         self.stream = stream or StreamFormat()
+        self.end_mark = self.stream.done.encode()  # what the event that ends a stream holds; empty where none does
         self.streams = stream is not None
         self.requests_stream = self.in_turn = self.stops = False
         self.every = every
@@ -130,6 +131,8 @@ class JsonMethod:
 
     def is_summary(self, message: bytes) -> bool:
         """Whether a message of a stream repeats what was streamed."""
+        if not self._summary:
+            return False
         document = getattr(message, "document", None)
         return document is not None and any(place.is_present(document) for place in self._summary)
 
