@@ -30,6 +30,7 @@ class _Envoy:
         self.replies: list[Any] = []
         self.is_ended = False
         self._waiting: list[tuple[Call, WaitingResponse]] = []
+        self._later: list[WaitingResponse] = []
 
     def reply(self, content: bytes) -> None:
         self.replies.append(ProcessingResponse.FromString(content))
@@ -45,7 +46,7 @@ class _Envoy:
         self._waiting.append((call, waiting))
 
     def go_on_later(self, waiting: WaitingResponse) -> None:
-        waiting.go_on()
+        self._later.append(waiting)
 
     def limit(self, waiting: WaitingResponse, call: Call) -> None:
         return None
@@ -60,9 +61,13 @@ class _Envoy:
             return
         self.exchange.on_message(read_request(ProcessingRequest(**parts).SerializeToString()))
         while self._waiting:
-            call, waiting = self._waiting.pop(0)
-            self.guard.judge([call])
-            waiting.judged(call)
+            judged, self._waiting = self._waiting, []
+            self.guard.judge([call for call, _ in judged])
+            for call, waiting in judged:
+                waiting.judged(call)
+            later, self._later = self._later, []
+            for waiting in dict.fromkeys(later):
+                waiting.go_on()
 
 
 def _fields(pairs: dict[str, str]) -> Any:

@@ -152,7 +152,7 @@ static int node_filled(Scanner *self, int32_t number, int32_t *arrays, PyObject 
         int32_t slot = i < node->n_slots ? node->slots[i] : node->within[i - node->n_slots];
         if (slot < 0 || slot >= self->plan.n_slots) return failed("a slot is unknown");
         int beyond = self->plan.slots[slot].n_takes - arrays[number];
-        if (beyond < 0 || (i < node->n_slots && beyond)) return failed("a slot is at a wrong node");
+        if (i < node->n_slots ? beyond : beyond < 1) return failed("a slot is at a wrong node");
         node->numbers += i < node->n_slots && self->plan.slots[slot].kind == NUMBERS;
         node->texts += i < node->n_slots && self->plan.slots[slot].kind == TEXT;
     }
@@ -202,7 +202,7 @@ static PyMethodDef scanner_methods[] = {
 
 static PyType_Slot scanner_slots[] = {
     {Py_tp_doc,
-     "Scanner(nodes, slots, any_case): a node is (members, element, is_element, slots, slots within), a member (name, node),\n"
+     "Scanner(nodes, slots, any_case): a node is (members, element, is_element, slots, slots of its elements), a member (name, node),\n"
      "a slot (kind, what is taken of each array on the way to it). Raises ValueError."},
     {Py_tp_new, scanner_new},
     {Py_tp_dealloc, scanner_dealloc},

@@ -86,13 +86,13 @@ class Document:
     def decode(self, content: bytes) -> Any:
         """The decoded document, with the values at its paths. Raises Unscored `undecodable`."""
         decoder = self._decoder or self._new_decoder()
+        if content.startswith(BOM):
+            content = content[len(BOM) :]
         if self._scan is not None and (values := self._scan(content)) is not None:
             return values
         try:
             return decoder.decode(content)
         except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
-            if content.startswith(BOM):
-                return self.decode(content[len(BOM) :])
             raise Unscored("undecodable", f"the {self.side} cannot be read: {error_kind(error)}") from None
 
     def account_for(self, path: str) -> None:

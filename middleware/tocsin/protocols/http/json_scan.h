@@ -21,7 +21,7 @@ typedef struct {
     int32_t n_members, element; /* the node of all elements, -1 for none */
     int32_t is_element;         /* where null is no value */
     int32_t slots[MOST_SLOTS], n_slots;   /* whose value stands here */
-    int32_t within[MOST_SLOTS], n_within; /* whose value stands here or further down */
+    int32_t within[MOST_SLOTS], n_within; /* whose value stands in its elements, or further down in these */
     int32_t numbers, texts;               /* how many of its slots are such */
 } Node;
 
@@ -97,6 +97,7 @@ static int has_length(Found *found, int axis, int64_t length) {
 /* Numbers of a node's slots, alone or in arrays that are `within` so many. Behind them; NULL where something else is. */
 static const char *numbers(Scan *s, const char *at, const Node *node, int arrays, int within, int depth) {
     double value = 0;
+    int is_word = *at == 't' || *at == 'f';
     if (depth > DEPTH) return NULL;
     if (*at == '[') {
         int64_t place = 0;
@@ -112,7 +113,7 @@ static const char *numbers(Scan *s, const char *at, const Node *node, int arrays
         }
         return at;
     }
-    if (*at == 't' || *at == 'f') {
+    if (is_word) {
         value = *at == 't';
         at = behind_word(at, value ? "true" : "false");
     } else {
@@ -120,9 +121,10 @@ static const char *numbers(Scan *s, const char *at, const Node *node, int arrays
     }
     for (int i = 0; at && i < node->n_slots; i++) {
         const Slot *slot = &s->of->slots[node->slots[i]];
-        if (slot->kind == NUMBERS && is_taken(s, slot, arrays) &&
-            !add(&s->found[node->slots[i]], value, slot->axes + within))
-            return NULL;
+        int dimensions = slot->axes + within;
+        if (slot->kind != NUMBERS || !is_taken(s, slot, arrays)) continue;
+        if (is_word && !dimensions) return NULL; /* a truth value, where that may be no number */
+        if (!add(&s->found[node->slots[i]], value, dimensions)) return NULL;
     }
     return at;
 }
@@ -172,25 +174,24 @@ static const char *elements(Scan *s, const char *at, const Node *node, int array
         s->places[arrays] = place;
         for (int i = 0; i < node->n_within; i++) {
             const Slot *slot = &s->of->slots[node->within[i]];
-            if (slot->n_takes > arrays && slot->takes[arrays] == LAST && is_taken(s, slot, arrays))
+            if (slot->takes[arrays] == LAST && is_taken(s, slot, arrays))
                 forget(&s->found[node->within[i]]);
         }
         if (!(at = value(s, at, node->element, arrays + 1, depth + 1))) return NULL;
     }
     for (int i = 0; at && i < node->n_within; i++) {
         const Slot *slot = &s->of->slots[node->within[i]];
-        Found *found = &s->found[node->within[i]];
+        int axis = 0;
+        if (slot->kind != NUMBERS || slot->takes[arrays] != ANY || !is_taken(s, slot, arrays)) continue;
+        for (int j = 0; j < arrays; j++) axis += slot->takes[j] == ANY;
+        if (!has_length(&s->found[node->within[i]], axis, place)) return NULL;
+    }
+    for (int i = 0; at && i < node->n_slots; i++) { /* of the array itself: COUNT, or PRESENCE */
+        const Slot *slot = &s->of->slots[node->slots[i]];
+        Found *found = &s->found[node->slots[i]];
         if (!is_taken(s, slot, arrays)) continue;
-        if (slot->n_takes > arrays) {
-            int axis = 0;
-            for (int j = 0; j < arrays; j++) axis += slot->takes[j] == ANY;
-            if (slot->kind == NUMBERS && slot->takes[arrays] == ANY && !has_length(found, axis, place)) return NULL;
-        } else if (slot->kind == COUNT) {
-            found->count = place;
-            found->is_there = 1;
-        } else if (slot->kind == PRESENCE && place) {
-            found->is_there = 1;
-        }
+        if (slot->kind == COUNT) found->count = place;
+        found->is_there = slot->kind == COUNT || place > 0 || found->is_there;
     }
     return at;
 }

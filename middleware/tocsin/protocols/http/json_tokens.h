@@ -57,7 +57,7 @@ static const char *behind_unread_number(const char *at) {
 static const char *behind_number(const char *from, double *value) {
     const char *at = from;
     uint64_t digits = 0;
-    int count = 0, places = 0, exponent = 0;
+    int count = 0, places = 0, exponent = 0, is_integer = 1;
     int negative = *at == '-';
     at += negative;
     if (!is_digit(at)) return NULL;
@@ -68,6 +68,7 @@ static const char *behind_number(const char *from, double *value) {
             if (count < 19) digits = 10 * digits + (uint64_t)(*at - '0');
     }
     if (*at == '.') {
+        is_integer = 0;
         const char *first = ++at;
         for (; is_digit(at); at++, places++) {
             if (count < 19) digits = 10 * digits + (uint64_t)(*at - '0');
@@ -76,6 +77,7 @@ static const char *behind_number(const char *from, double *value) {
         if (at == first) return NULL;
     }
     if ((*at | 0x20) == 'e') {
+        is_integer = 0;
         int minus = *++at == '-';
         at += minus || *at == '+';
         const char *first = at;
@@ -100,7 +102,7 @@ static const char *behind_number(const char *from, double *value) {
         if (PyErr_Occurred()) PyErr_Clear(), *value = INFINITY;
         return fabs(*value) < INFINITY ? at : NULL;
     }
-    if (negative) *value = -*value;
+    if (negative && !(is_integer && !digits)) *value = -*value; /* an integer has no negative zero */
     return at;
 }
 

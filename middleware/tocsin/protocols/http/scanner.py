@@ -59,7 +59,7 @@ def scan_of(wanted: Sequence[tuple[Sequence[Step], str]], root: str, *, any_case
     try:
         slots = tuple([_add(tree, path, leaf, slot, root) for slot, (path, leaf) in enumerate(wanted)])
         scan: Scan = scanner(tuple(_nodes(tree, [kind for kind, _ in slots])), slots, any_case).scan
-    except _Unscanned:
+    except (_Unscanned, ValueError):  # also a name that is no UTF-8, and more nodes than the scanner takes
         return None
     return scan
 
@@ -121,13 +121,14 @@ def _nodes(tree: _Branch, kinds: Sequence[int]) -> Iterable[tuple[Any, ...]]:
             raise _Unscanned
         members = tuple([(name.encode(), place[id(member)]) for name, member in branch.members.items()])
         element = -1 if branch.element is None else place[id(branch.element)]
-        yield members, element, int(branch.is_element), tuple(branch.slots), tuple(branch.within())
+        within = () if branch.element is None else tuple(branch.element.within())
+        yield members, element, int(branch.is_element), tuple(branch.slots), within
 
 
 def _is_ambiguous(branch: _Branch, here: set[int]) -> bool:
     """Whether a value could be read in two ways, of which the scanner knows one."""
-    element = branch.element
+    element, leaves = branch.element, here & {_NUMBERS, _TEXT}
     if element is None:
-        return _COUNT in here or (_PRESENCE in here and bool(here & {_NUMBERS, _TEXT}))
+        return _COUNT in here or len(leaves) > 1 or (_PRESENCE in here and bool(leaves))
     of_objects = bool(element.members) and element.element is None and not element.slots
-    return bool(here & {_NUMBERS, _TEXT}) or (_PRESENCE in here and not of_objects)
+    return bool(leaves) or (_PRESENCE in here and not of_objects)
