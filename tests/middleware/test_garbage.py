@@ -1,5 +1,5 @@
 """Claim: in every position, what a call took is freed when the call ends. Objects that know each other would wait for
-the collector instead, whose work then costs as much as the judging, and with them the messages that they hold.
+the collector instead, which costs CPU, and with them the messages that they hold.
 
 Transports of httpx are not asked: its own responses and their streams know each other.
 """
