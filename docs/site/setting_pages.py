@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ByteSize, HttpUrl
+from pydantic import BaseModel, ByteSize
 from pydantic.fields import FieldInfo
+from pydantic_core import Url
 
 from tocsin.configuration.config import Config
 from tocsin.configuration.fields import Address
@@ -23,7 +24,7 @@ _KEYS = {  # what stands for the key of a mapping, by the path of the mapping
     "models.MODEL.second_opinion.opinions": "OPINION", "models.MODEL.second_opinion.opinions.OPINION.of": "PART",
 }  # fmt: skip
 _NAMES: dict[Any, str] = {
-    Address: "`HOST:PORT` or `unix:/PATH`", timedelta: "time", ByteSize: "bytes", Path: "path", HttpUrl: "URL",
+    Address: "`HOST:PORT` or `unix:/PATH`", timedelta: "time", ByteSize: "bytes", Path: "path", Url: "URL",
     bool: "boolean", int: "integer", float: "number", str: "text", SignalPath: "path of a field", Any: "any value",
     type(None): "`null`",
 }  # fmt: skip

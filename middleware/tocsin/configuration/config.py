@@ -18,7 +18,6 @@ from tocsin.configuration.listener import Limits, Listener, TlsConfig, UpstreamT
 from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.ports import check_ports
 from tocsin.configuration.problems import joined_problems, no_such_setting
-from tocsin.configuration.reading import read_settings
 from tocsin.configuration.record import RecordConfig
 from tocsin.configuration.second_opinion import opinion_model
 from tocsin.configuration.state import ROUND_TRIPS, TIMEOUT, StateConfig
@@ -130,7 +129,7 @@ class Config(BaseModel):
         description="How long after SIGTERM new connections and calls are still taken, while /readyz says no; then "
         "draining begins.",
     )
-    limits: Limits = Field(Limits(), description="What callers may use of the relay.")
+    limits: Limits = Field(Limits.model_construct(), description="What callers may use of the relay.")
     accept_verdicts: bool = Field(
         False,
         description="Take the verdict that a Tocsin behind this one made, instead of scoring again: judging waits for "
@@ -149,6 +148,8 @@ class Config(BaseModel):
 
         Raises ConfigError naming the file, the path inside it, and what was expected.
         """
+        from tocsin.configuration.reading import read_settings  # by yaml, which takes a while to import
+
         path = Path(path)
         content = read_settings(path)
         overriding, single = overrides(os.environ, content, cls.model_fields)

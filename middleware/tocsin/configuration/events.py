@@ -6,10 +6,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, HttpUrl, Tag, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, Tag, model_validator
 from pydantic.types import Discriminator
 
-from tocsin.configuration.fields import Duration
+from tocsin.configuration.fields import Duration, HttpAddress
 
 
 class FileTarget(BaseModel):
@@ -25,7 +25,7 @@ class WebhookTarget(BaseModel):
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
-    webhook: HttpUrl = Field(description="Where to POST.")
+    webhook: HttpAddress = Field(description="Where to POST.")
     secret: Path | None = Field(None, description="A file with the key that signs them (whsec_...); null: unsigned.")
     timeout: Duration = Field(timedelta(seconds=10), description="How long one request may take.")
 
@@ -35,7 +35,7 @@ class AlertmanagerTarget(BaseModel):
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
-    alertmanager: HttpUrl = Field(description="The Alertmanager's address, without /api.")
+    alertmanager: HttpAddress = Field(description="The Alertmanager's address, without /api.")
     lasting: Duration = Field(timedelta(minutes=5), description="An alert ends so long after its last alarm.")
     timeout: Duration = Field(timedelta(seconds=10), description="How long one request may take.")
 

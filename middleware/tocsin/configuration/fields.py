@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic_core import Url, core_schema
 
 from tocsin.protocols.paths import SignalPath, signal_path
 
@@ -48,6 +49,24 @@ def parse_address(value: Any) -> Address:
     if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535 or not _HOST.fullmatch(named):
         raise ValueError(f"expected HOST:PORT or unix:/PATH, not '{text}'")
     return Address(named, int(port))
+
+
+class _HttpSchemes:
+    """Has pydantic's own URL take http:// and https:// alone. Its HttpUrl does the same, and takes a tenth of the time
+    that importing all of this takes, for e-mail addresses and domains.
+    """
+
+    @staticmethod
+    def __get_pydantic_core_schema__(source: Any, handler: Any) -> core_schema.CoreSchema:
+        del source, handler
+        return core_schema.url_schema(
+            max_length=2083,
+            allowed_schemes=["http", "https"],
+            serialization=core_schema.to_string_ser_schema(when_used="unless-none"),
+        )
+
+
+HttpAddress = Annotated[Url, _HttpSchemes]
 
 
 def _seconds(value: Any) -> timedelta:

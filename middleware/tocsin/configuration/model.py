@@ -116,8 +116,10 @@ class ModelConfig(BaseModel):
     scoring_budget: Duration | None = Field(
         None, description="How long a response may wait for its verdict; null: as `scoring_budget` above says."
     )
-    abstain: AbstainConfig = Field(AbstainConfig(), description="What callers get in place of a withheld answer.")
-    block: BlockConfig = Field(BlockConfig(), description="The status of blocked calls.")
+    abstain: AbstainConfig = Field(
+        AbstainConfig.model_construct(), description="What callers get in place of a withheld answer."
+    )
+    block: BlockConfig = Field(BlockConfig.model_construct(), description="The status of blocked calls.")
     fallback: FallbackConfig | None = Field(None, description="The model that `fallback` asks.")
     retry: RetryConfig | None = Field(None, description="How often `retry` asks again.")
     shadow: Path | None = Field(

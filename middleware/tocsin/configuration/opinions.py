@@ -6,9 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tocsin.configuration.fields import Duration
+from tocsin.configuration.fields import Duration, HttpAddress
 
 
 class JudgeModelConfig(BaseModel):
@@ -16,7 +16,7 @@ class JudgeModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
-    url: HttpUrl = Field(description="The API, such as http://127.0.0.1:30000/v1.")
+    url: HttpAddress = Field(description="The API, such as http://127.0.0.1:30000/v1.")
     model: str = Field(description="The judge's name there.")
     key_env: str | None = Field(
         None, description="The environment variable that holds the API key; null: no key is sent."

@@ -6,9 +6,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import Url
 
-from tocsin.configuration.fields import Duration
+from tocsin.configuration.fields import Duration, HttpAddress
 
 
 class TelemetryConfig(BaseModel):
@@ -18,8 +19,8 @@ class TelemetryConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
-    endpoint: HttpUrl = Field(
-        HttpUrl("http://127.0.0.1:4317"), description="The receiver, http:// or https://; without a path."
+    endpoint: HttpAddress = Field(
+        Url("http://127.0.0.1:4317"), description="The receiver, http:// or https://; without a path."
     )
     protocol: Literal["grpc", "http"] = Field("grpc", description="OTLP over gRPC (port 4317) or HTTP (port 4318).")
     headers: Path | None = Field(None, description="A file of headers to send, NAME=VALUE a line, such as a token.")

@@ -30,5 +30,5 @@ def _describe(call: Call, another: Call, request: bytes | None) -> None:
     another.request = request
     another.hint, another.origin = call.hint, call.origin
     another.traceparent, another.began = call.traceparent, call.began
-    another.is_unmatched = call.is_unmatched
+    another.is_unmatched, another.drawn_for = call.is_unmatched, call.drawn_for
     another.wants_initial, another.wants_trailing = call.wants_initial, call.wants_trailing

@@ -27,14 +27,16 @@ class Call:
     `request` and `response` are single gRPC messages without framing and compression. `earlier` holds the messages of a
     stream that are judged together with `response`. `is_late` means that nobody waits for the verdict any more. `keys`
     is the request metadata that judgement reads; `hint` names the model where the protocol does not; `origin` names the
-    connection. `wants_request` says whether the position has to pass the request.
+    connection. `wants_request` says whether the position has to pass the request. `drawn_for` are the models that ask
+    a second opinion of it by lot.
     """
 
     __slots__ = (
-        "_has_request", "began", "earlier", "ends_by_ending", "fault", "hint", "initial_metadata", "is_late",
-        "is_summary", "is_unmatched", "kept_bytes", "kept_requests", "keys", "message_indices", "method", "model",
-        "origin", "parent", "reads", "request", "response", "responses", "sequence", "streams", "takes_runs", "trace",
-        "traceparent", "trailing_metadata", "verdict", "version", "wants_initial", "wants_request", "wants_trailing",
+        "_has_request", "began", "drawn_for", "earlier", "ends_by_ending", "fault", "hint", "initial_metadata",
+        "is_late", "is_summary", "is_unmatched", "kept_bytes", "kept_requests", "keys", "message_indices", "method",
+        "model", "origin", "parent", "reads", "request", "response", "responses", "sequence", "streams", "takes_runs",
+        "trace", "traceparent", "trailing_metadata", "verdict", "version", "wants_initial", "wants_request",
+        "wants_trailing",
     )  # fmt: skip
 
     def __init__(self, reads: Method, keys: Mapping[str, str], trace: str, wants_request: bool) -> None:
@@ -43,6 +45,7 @@ class Call:
         self.keys = keys
         self.trace = trace
         self.wants_request = wants_request
+        self.drawn_for: Sequence[str] = ()
         self._has_request = False
         self.request: bytes | None = None
         self.response: bytes | None = None
@@ -288,6 +291,8 @@ class StreamedCall(Call):
         piece.request, piece.response, piece.message_indices = request, response, places
         if is_unmatched:
             piece.is_unmatched = True
+        if self.drawn_for:
+            piece.drawn_for = self.drawn_for
         if self.fault:
             piece.fault = self.fault
         self.describe_piece(piece)

@@ -18,7 +18,7 @@ from tocsin.judgement.model import GuardedModel, guarded_models
 from tocsin.judgement.reporting import VerdictReporter
 from tocsin.judgement.run_reading import RunReader
 from tocsin.judgement.shadow import by_candidates
-from tocsin.judgement.sink import Sink, Sinks
+from tocsin.judgement.sink import Lottery, Sink, Sinks
 from tocsin.protocols.method import Edit
 from tocsin.protocols.rows import Family
 from tocsin.state.opening import State
@@ -37,8 +37,8 @@ class Guard:
 
     Made by `Guard.open`. Every verdict goes to `sinks`; the `Sinks` of another guard are shared with it. `is_blocking`:
     judging may hold up an event loop for too long. `timed`: calls record when they began and the caller's span, for
-    sinks that make spans. With `keep`, nothing is judged and no bundle is needed: each batch of one model is passed to
-    `keep` instead.
+    sinks that make spans. `lottery` draws calls of which a second opinion is asked. With `keep`, nothing is judged and
+    no bundle is needed: each batch of one model is passed to `keep` instead.
     """
 
     timed = False
@@ -53,6 +53,7 @@ class Guard:
     ) -> None:
         self._judges = keep is None
         self.sinks = sinks if isinstance(sinks, Sinks) else Sinks(sinks)
+        self.lottery: Lottery | None = None
         self.state = state or State()
         self._reporter = VerdictReporter(self.sinks)
         self._scorer = BatchScorer(self.sinks, self._reporter, keep)
@@ -70,6 +71,7 @@ class Guard:
             name: [model.edits[name] for model in models if name in model.edits]
             for name, models in self._of_method.items()
         }
+        self._draws = any(model.second_opinion is not None for model in config.models.values())
         self._keyless_plans: dict[str, CallPlan] = {}  # by method, of calls whose metadata say nothing to anybody
         keys = {key for model in self.models.values() for key in model.metadata_keys}
         keys |= {key for method in self.methods.values() for key in (method.model_key, method.version_key)}
@@ -110,7 +112,7 @@ class Guard:
     @property
     def reads_requests(self) -> bool:
         """Whether somebody reads the request of some method: a model's signals, receivers of events, or a judge."""
-        return any(plan.wants_request for plan in self._method_plans.values())
+        return self._draws or any(plan.wants_request for plan in self._method_plans.values())
 
     def call(self, method: str, metadata: Mapping[str, str], hint: str = "", origin: str = "") -> Call | None:
         """A call to judge, or None when no model guards the method. `hint`: the model's name, where calls do not give
@@ -139,6 +141,8 @@ class Guard:
         connection. Nothing is judged yet.
         """
         call = plan.new_call(hint, origin, takes_runs=plan.may_run and self._takes_runs and self.sinks.take_runs)
+        if self._draws and self.lottery is not None and (drawn_for := self.lottery.draw(call.method, plan.trace)):
+            call.drawn_for, call.wants_request = drawn_for, True
         if self.timed:
             call.began, call.traceparent = time.time_ns(), plan.traceparent
         return call

@@ -29,7 +29,7 @@ def method_plans(
     return {
         name: MethodPlan(
             methods[name],
-            sends_payloads(config) or any(m.wants_request(name) for m in guarding),
+            _events_have_payloads(config) or any(m.wants_request(name) for m in guarding),
             _every(methods[name], guarding),
             any(model.readers.together for model in guarding),
             methods[name].in_turn or all(model.config.in_turn for model in guarding),
@@ -42,8 +42,11 @@ def method_plans(
 
 def sends_payloads(config: Config) -> bool:
     """Whether somebody gets requests and responses: receivers of events, or a judge."""
-    in_events = config.events is not None and config.events.payload == "both"
-    return in_events or any(model.second_opinion is not None for model in config.models.values())
+    return _events_have_payloads(config) or any(model.second_opinion is not None for model in config.models.values())
+
+
+def _events_have_payloads(config: Config) -> bool:
+    return config.events is not None and config.events.payload == "both"
 
 
 def _response_keys(method: str, side: str, models: Sequence[GuardedModel]) -> Sequence[str]:

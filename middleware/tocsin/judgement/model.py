@@ -118,7 +118,12 @@ class GuardedModel:
         return any(store.shared for store in self.stores) or (self.previous is not None and self.previous.shared)
 
     def wants_request(self, method: str) -> bool:
-        """Whether the request is needed to judge a response of that method, or to act on it."""
+        """Whether the request is needed to judge a response of that method, to act on it, or to ask about it where it
+        raises an alarm; calls that are asked about by lot are known as they begin.
+        """
+        second_opinion = self.config.second_opinion
+        if second_opinion is not None and second_opinion.alarmed and method in self.served:
+            return True
         if self.reads_request(method) or self.policy.asks_again or method in self.readers.edits:
             return True
         return self.policy.withholds and method in self.served and self.served[method].stops

@@ -1,4 +1,4 @@
-"""Second opinions of served calls: draws calls where verdicts are reported, and hands them to the queues."""
+"""Second opinions of served calls: draws calls as they begin, and hands them to the queues once they are judged."""
 
 from __future__ import annotations
 
@@ -65,6 +65,7 @@ class OpinionSink(Sink):
         self._workers = config.workers
         self._process_key = secrets.token_bytes(32)
         self._drawing: dict[str, _Drawing] = {}
+        self._samplers: dict[str, list[tuple[str, Sampler]]] = {}  # with the model's name, by method
         self._retiring: list[AskingQueue] = []  # of before a reload, some of whose calls may be under way
         self._install(open_questions(models))
 
@@ -76,15 +77,20 @@ class OpinionSink(Sink):
         self._judge.follow(config, promises)
         self._install(questions)
 
+    def draw(self, method: str, trace: str) -> Sequence[str]:
+        """The models whose judges are asked about a call of that method; `trace` is its trace id, "" for none."""
+        samplers = self._samplers.get(method, ())
+        return [model for model, sampler in samplers if sampler.draws(trace)]
+
     def scored(self, batch: Scored) -> None:
-        """Draw calls of a judged batch."""
+        """Have drawn calls of a judged batch asked about."""
         drawing = self._drawing.get(batch.model)
         if drawing is not None:
             for call in batch.calls:
                 drawing.offer(call)
 
     def unscored(self, call: Call) -> None:
-        """A call without a verdict may be drawn as any other."""
+        """A call without a verdict is asked about as any other."""
         drawing = self._drawing.get(call.model)
         if drawing is not None and call.response is not None:
             drawing.offer(call)
@@ -123,12 +129,17 @@ class OpinionSink(Sink):
     def _install(self, questions: Mapping[str, Questions]) -> None:
         with self._lock:
             before, drawing = self._drawing, {}
+            samplers: dict[str, list[tuple[str, Sampler]]] = {}
             for name, new in questions.items():
                 old = before.get(name)
                 pace = old.queue.pace if old is not None else Pace(0.0)
                 pace.interval = 60.0 * self._workers / new.config.calls_per_minute
-                drawing[name] = _Drawing(name, new, pace, self._counts, self._judge, self._process_key, old)
+                drawing[name] = _Drawing(name, new, pace, self._counts, self._judge, old)
+                sampler = Sampler(name, new.config.share, new.key or self._process_key)
+                for method in new.texts:
+                    samplers.setdefault(method, []).append((name, sampler))
             self._drawing = drawing
+            self._samplers = samplers
             self._retiring = [queue for queue in self._retiring if queue.is_busy]
             self._retiring += [old.queue for old in before.values()]
             for name, old in before.items():
@@ -138,7 +149,9 @@ class OpinionSink(Sink):
 
 
 class _Drawing:
-    """Draws calls of one model, and takes the scores of what was asked. `before` is that of before a reload."""
+    """Hands on drawn calls of one model, and takes the scores of what was asked. `before` is that of before a
+    reload.
+    """
 
     def __init__(
         self,
@@ -147,12 +160,10 @@ class _Drawing:
         pace: Pace,
         counts: OpinionCounts,
         judge: OpinionJudge,
-        process_key: bytes,
         before: _Drawing | None,
     ) -> None:
         config = questions.config
         self._model, self._questions, self._counts, self._judge = model, questions, counts, judge
-        self._sampler = Sampler(model, config.share, questions.key or process_key)
         self._alarmed, self._max_text = config.alarmed, int(config.max_text)
         self._file = questions.scores
         self.agreement = _agreement(config, before)
@@ -169,9 +180,9 @@ class _Drawing:
         self.queue = AskingQueue(model, questions, pace, counts, self)
 
     def offer(self, call: Call) -> None:
-        """Have the call asked about if it is drawn."""
+        """Have the call asked about where it was drawn, or has alarmed."""
         verdict, drawn = call.verdict, ""
-        if self._sampler.draws(call.trace):
+        if self._model in call.drawn_for:
             drawn = "share"
         elif self._alarmed and verdict is not None and verdict.severity is not None:
             drawn = "alarm"

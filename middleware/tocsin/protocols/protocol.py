@@ -10,8 +10,6 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
 from tocsin.protocols.descriptors import Pool, find_method, pool
 from tocsin.protocols.field_edit import RequestedFields
 from tocsin.protocols.field_method import Abort, FieldMethod, Ids
@@ -35,6 +33,8 @@ def presets() -> list[str]:
 
 @cache
 def _shipped(name: str) -> dict[str, Any]:
+    import yaml  # takes a while, and importing Tocsin does without
+
     content: dict[str, Any] = yaml.safe_load(files(__package__).joinpath("presets", f"{name}.yaml").read_text("utf-8"))
     return content
 

@@ -117,6 +117,26 @@ def test_of_many_calls_the_share_is_drawn_that_is_configured(has_trace: bool) ->
     assert all(Sampler("m", 1.0, b"k" * 16).draws(f"{number:032x}") for number in range(1_000))
 
 
+@pytest.mark.parametrize("alarmed", [True, False])
+def test_only_calls_that_may_be_asked_about_keep_their_requests(tmp_path: Path, alarmed: bool) -> None:
+    """Of the others, requests go on unread, as if there were no second opinion."""
+    key = tmp_path / "key"
+    key.write_text("k" * 32)
+    sampler = Sampler("m", 0.2, key.read_bytes())
+    traces = [f"{number:032x}" for number in range(1, 201)]
+    with judge_server(opinion_of) as judge:
+        with guarded(judge, share=0.2, sampling_key=key, alarmed=alarmed) as served:
+            guard = served.guard.sidecar.relay.context.guard
+            path = "/v1/chat/completions"
+            headers = [{"traceparent": f"00-{trace}-{'1' * 16}-01"} for trace in traces]
+            calls = [call for of_one in headers if (call := guard.call(f"POST {path}", of_one)) is not None]
+            untraced = [guard.call(f"POST {path}", {}) for _ in range(20_000)]
+    assert [call.wants_request for call in calls] == [alarmed or sampler.draws(trace) for trace in traces]
+    assert [list(call.drawn_for) for call in calls] == [["m"] if sampler.draws(trace) else [] for trace in traces]
+    low, high = binom.ppf([5e-5, 1 - 5e-5], len(untraced), 0.2)
+    assert low <= sum(call is not None and bool(call.drawn_for) for call in untraced) <= high
+
+
 def test_alarmed_calls_are_asked_about_though_no_other_is(tmp_path: Path) -> None:
     bundle = tokens_bundle(tmp_path / "tokens.tocsin")
     scores = tmp_path / "scores.jsonl"
