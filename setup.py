@@ -24,7 +24,7 @@ HOT = """
     middleware/tocsin/grpc_wire/{content_types,deframer}.py
     middleware/tocsin/http2/{frames,header_literals,headers,receive_window,send_window,splitter,unfinished_block}.py
     middleware/tocsin/judgement/{actions,batch_scorer,batch_verdicts,batching,call,call_plan,call_reader,call_size,gate,guard,held_items}.py
-    middleware/tocsin/judgement/{judge,key_finder,message_groups,message_run,model,outgoing,reporting,run_reading,scoring,signal_readers,signal_shapes}.py
+    middleware/tocsin/judgement/{judge,key_finder,lottery,message_groups,message_run,model,outgoing,reporting,run_reading,scoring,signal_readers,signal_shapes}.py
     middleware/tocsin/protocols/{field_edit,field_method,field_reader,field_signals,field_values,layouts,oip,oip_layouts,oip_method,rows}.py
     middleware/tocsin/protocols/http/{call_name,document,following,framing,method,parallel,place,reader,routes,tensors,unread_parts,values}.py
     middleware/tocsin/sinks/{histogram,series,tally}.py

@@ -67,7 +67,7 @@ class Sidecar:
         guard.sinks += [self.sample] if self.sample is not None else []
         self.opinions = OpinionSink(guard.config, guard.models, promises, guard.sinks)
         guard.sinks += [self.opinions]
-        guard.lottery = self.opinions
+        guard.lottery = self.opinions.lottery
         self.relay = Relay(config, guard, self.metrics.added, shares_port=worker, http=HttpRelay)
         samples = [self.sample] if self.sample is not None else []
         self.processor: ExtProcServer | None = None

@@ -12,13 +12,14 @@ from tocsin.judgement.batch_scorer import BatchScorer
 from tocsin.judgement.call import Call, Read, StreamedCall
 from tocsin.judgement.call_plan import CallPlan
 from tocsin.judgement.call_reader import CallReader
+from tocsin.judgement.lottery import Lottery
 from tocsin.judgement.message_run import MessageRun
 from tocsin.judgement.method_plans import guarded_methods, method_plans, sends_payloads
 from tocsin.judgement.model import GuardedModel, guarded_models
 from tocsin.judgement.reporting import VerdictReporter
 from tocsin.judgement.run_reading import RunReader
 from tocsin.judgement.shadow import by_candidates
-from tocsin.judgement.sink import Lottery, Sink, Sinks
+from tocsin.judgement.sink import Sink, Sinks
 from tocsin.protocols.method import Edit
 from tocsin.protocols.rows import Family
 from tocsin.state.opening import State
@@ -141,8 +142,8 @@ class Guard:
         connection. Nothing is judged yet.
         """
         call = plan.new_call(hint, origin, takes_runs=plan.may_run and self._takes_runs and self.sinks.take_runs)
-        if self._draws and self.lottery is not None and (drawn_for := self.lottery.draw(call.method, plan.trace)):
-            call.drawn_for, call.wants_request = drawn_for, True
+        if self._draws and self.lottery is not None:
+            self.lottery.draw(call)
         if self.timed:
             call.began, call.traceparent = time.time_ns(), plan.traceparent
         return call

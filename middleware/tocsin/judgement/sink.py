@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,14 +63,6 @@ class Sink:
 
     def shadowed(self, call: Call, severity: str | None) -> None:
         """A judged call was scored by a candidate bundle too; `failed` when it could not be."""
-
-
-class Lottery(Protocol):
-    """Draws calls by lot as they begin, for sinks that want the requests of a sample alone."""
-
-    def draw(self, method: str, trace: str) -> Sequence[str]:
-        """The models for which a call of that method is drawn; `trace` is its trace id, "" for none."""
-        ...
 
 
 class Sinks(list[Sink]):

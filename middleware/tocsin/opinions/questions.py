@@ -15,7 +15,7 @@ from tocsin.opinions.asking import Questions
 from tocsin.opinions.judge_model import JudgeModel
 from tocsin.opinions.next_turn import AnswerLabels
 from tocsin.opinions.registry import opinion_of
-from tocsin.opinions.sampling import read_key
+from tocsin.opinions.sampling_key import read_key
 from tocsin.protocols.method import AT_END
 from tocsin.protocols.texts import Texts
 

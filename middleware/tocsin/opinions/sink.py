@@ -16,6 +16,7 @@ from tocsin.configuration.config import Config
 from tocsin.configuration.second_opinion import SecondOpinionConfig, opinion_model
 from tocsin.events.alarm import rfc3339_time
 from tocsin.judgement.call import Call
+from tocsin.judgement.lottery import Lottery, Sampler
 from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored, Sink, Sinks
 from tocsin.opinions.agreement import AgreementWindows
@@ -37,14 +38,13 @@ from tocsin.opinions.health import (
 from tocsin.opinions.models import DISBELIEVED, OpinionJudge
 from tocsin.opinions.pace import Pace
 from tocsin.opinions.questions import open_questions
-from tocsin.opinions.sampling import Sampler
 from tocsin.protocols.texts import Conversation
 
 CLOSE_TIMEOUT = 2.0  # seconds that calls of the judge have when the process ends
 
 
 class OpinionSink(Sink):
-    """Draws calls and has a judge asked about them. Nothing here waits for a judge.
+    """Has a judge asked about calls that `lottery` has drawn, or that have alarmed. Nothing here waits for a judge.
 
     `models` are the served models, `promises` those of opinions (`opinion_models`). Judged opinions go to `sinks`.
     Raises ConfigError where a key, prompt, path or folder cannot be used.
@@ -59,13 +59,13 @@ class OpinionSink(Sink):
         promises: Mapping[str, GuardedModel],
         sinks: Sinks,
     ) -> None:
+        self.lottery = Lottery()
         self._counts = OpinionCounts()
         self._judge = OpinionJudge(config, promises, sinks)
         self._lock = threading.Lock()
         self._workers = config.workers
         self._process_key = secrets.token_bytes(32)
         self._drawing: dict[str, _Drawing] = {}
-        self._samplers: dict[str, list[tuple[str, Sampler]]] = {}  # with the model's name, by method
         self._retiring: list[AskingQueue] = []  # of before a reload, some of whose calls may be under way
         self._install(open_questions(models))
 
@@ -77,16 +77,13 @@ class OpinionSink(Sink):
         self._judge.follow(config, promises)
         self._install(questions)
 
-    def draw(self, method: str, trace: str) -> Sequence[str]:
-        """The models whose judges are asked about a call of that method; `trace` is its trace id, "" for none."""
-        samplers = self._samplers.get(method, ())
-        return [model for model, sampler in samplers if sampler.draws(trace)]
-
     def scored(self, batch: Scored) -> None:
         """Have drawn calls of a judged batch asked about."""
         drawing = self._drawing.get(batch.model)
-        if drawing is not None:
-            for call in batch.calls:
+        if drawing is None:
+            return
+        for call in batch.calls:
+            if call.drawn_for or drawing.asks_about_alarms:
                 drawing.offer(call)
 
     def unscored(self, call: Call) -> None:
@@ -129,7 +126,7 @@ class OpinionSink(Sink):
     def _install(self, questions: Mapping[str, Questions]) -> None:
         with self._lock:
             before, drawing = self._drawing, {}
-            samplers: dict[str, list[tuple[str, Sampler]]] = {}
+            samplers: dict[str, list[Sampler]] = {}
             for name, new in questions.items():
                 old = before.get(name)
                 pace = old.queue.pace if old is not None else Pace(0.0)
@@ -137,9 +134,9 @@ class OpinionSink(Sink):
                 drawing[name] = _Drawing(name, new, pace, self._counts, self._judge, old)
                 sampler = Sampler(name, new.config.share, new.key or self._process_key)
                 for method in new.texts:
-                    samplers.setdefault(method, []).append((name, sampler))
+                    samplers.setdefault(method, []).append(sampler)
             self._drawing = drawing
-            self._samplers = samplers
+            self.lottery.samplers = samplers
             self._retiring = [queue for queue in self._retiring if queue.is_busy]
             self._retiring += [old.queue for old in before.values()]
             for name, old in before.items():
@@ -164,7 +161,7 @@ class _Drawing:
     ) -> None:
         config = questions.config
         self._model, self._questions, self._counts, self._judge = model, questions, counts, judge
-        self._alarmed, self._max_text = config.alarmed, int(config.max_text)
+        self.asks_about_alarms, self._max_text = config.alarmed, int(config.max_text)
         self._file = questions.scores
         self.agreement = _agreement(config, before)
         self.diversity = _diversity(config, before)
@@ -184,7 +181,7 @@ class _Drawing:
         verdict, drawn = call.verdict, ""
         if self._model in call.drawn_for:
             drawn = "share"
-        elif self._alarmed and verdict is not None and verdict.severity is not None:
+        elif self.asks_about_alarms and verdict is not None and verdict.severity is not None:
             drawn = "alarm"
         if not drawn or call.response is None:
             return

@@ -16,7 +16,7 @@ from scipy.stats import betabinom, binom
 from tests.command import tocsin
 from tests.middleware.opinions.served import PATIENCE, guarded, opinion_of
 
-from tocsin.opinions.sampling import Sampler
+from tocsin.judgement.lottery import Sampler
 
 
 def promised(path: Path, scores: np.ndarray, alpha: float = 0.1) -> Path:
