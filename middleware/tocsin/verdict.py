@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice
+from typing import Any
 
 from tocsin.verdict_format import ACTIONS, METADATA_KEY, ROWS_TOLD, Weighed
 from tocsin.verdict_reading import read_verdict
@@ -14,6 +15,7 @@ __all__ = ["ACTIONS", "METADATA_KEY", "ROWS_TOLD", "Verdict", "Weighed", "action
 
 USUAL_LIST_SIZE = 8_192  # a header list that every gRPC library takes; C-core throws away some that are larger
 FIELD_OVERHEAD = 32  # bytes of a header list besides each field's name and value (RFC 9113, section 6.5.2)
+_RANKS = {action: rank for rank, action in enumerate(ACTIONS)}
 _SHORTER = (64, 16, 4, 1)  # rows listed where less has room; after that the detectors are left out too
 
 
@@ -77,7 +79,7 @@ class Verdict:
     @property
     def rank(self) -> int:
         """How severe the action is. An unscored response that passes ranks below all others."""
-        return -1 if self.unscored is not None and self.action == "pass" else ACTIONS.index(self.action)
+        return -1 if self.unscored is not None and self.action == "pass" else _RANKS[self.action]
 
     @property
     def alarm(self) -> bool:
@@ -110,9 +112,10 @@ class Verdict:
     def to_metadata(self) -> str:
         """One line of JSON, ASCII, for the metadata key `tocsin-verdict`."""
         if self.rows == 1 and self.weighed is None and not self.identifier and self.unscored is None:  # most are so
-            alarm = "null" if self.severity is None else _text(self.severity)
-            template = _template(self.model, self.version, self.bundle, self._detectors)
-            return template % (alarm, self.action, _short(self.pvalues[0]), *map(_short, self._details), "")
+            frame = _frame(self.model, self.version, self.bundle, self._detectors)
+            pvalues: Sequence[Boxed] = self.pvalues
+            details: Sequence[Boxed] = self._details
+            return frame.text(self.severity, self.action, pvalues[0], details)
         if self.unscored is not None:
             done = "" if self.action == "pass" else f',"action":"{self.action}"'
             return _head(self.model, self.version) + f',"unscored":"{self.unscored}"{done}}}'
@@ -144,17 +147,16 @@ class Verdict:
         return None
 
     def _text(self, max_rows: int, detectors: tuple[str, ...]) -> str:
-        alarm = _text(self.severity) if self.severity else "null"
-        template = _template(self.model, self.version, self.bundle, detectors)
+        frame = _frame(self.model, self.version, self.bundle, detectors)
         more = "" if self.weighed is None and not self.identifier else self._more(max_rows)
-        by_detector = map(_short, self._details if detectors else ())
+        details = self._details if detectors else ()
         if self.rows == 1:
-            return template % (alarm, self.action, _short(self.pvalues[0]), *by_detector, more)
+            return frame.text(self.severity, self.action, self.pvalues[0], details, more=more)
         alarmed = ((row, severity) for row, severity in enumerate(self.severities) if severity)
         shown = dict(islice(alarmed, max_rows))
         rows = f',"rows":{self.rows},"alarmed":{_text(shown)}'
-        p = ",".join(map(_short, self.pvalues[:max_rows]))
-        return template % (alarm, self.action, p, *by_detector, rows + more)
+        first, *others = self.pvalues[:max_rows]
+        return frame.text(self.severity, self.action, first, details, others, more=rows + more)
 
     def _more(self, max_rows: int) -> str:
         """The optional members: identifier and expected utilities."""
@@ -188,10 +190,19 @@ def gravest_action(severity: str | None, weighed: Weighed | None) -> str:
 _text = json.JSONEncoder(separators=(",", ":")).encode
 
 
-@lru_cache(maxsize=1 << 14)
-def _short(pvalue: float) -> str:
-    """A p-value as text, cached: each is a rank among the calibration scores, so there are few different ones."""
-    return "%.6g" % pvalue
+Boxed = Any  # a float, as an object: compiled code would make a number of it, and an object again
+_MOST_SHOWN = 1 << 14
+_shown: dict[Boxed, str] = {}
+
+
+def _short(pvalue: Boxed) -> str:
+    """A p-value as text. Texts are kept: each is a rank among the calibration scores, so there are few different."""
+    text = _shown.get(pvalue)
+    if text is None:
+        if len(_shown) >= _MOST_SHOWN:
+            _shown.clear()
+        text = _shown[pvalue] = "%.6g" % pvalue
+    return text
 
 
 @lru_cache(maxsize=1024)
@@ -199,10 +210,51 @@ def _head(model: str, version: str) -> str:
     return f'{{"model":{_text(model)}' + (f',"version":{_text(version)}' if version else "")
 
 
-@lru_cache(maxsize=1024)
-def _template(model: str, version: str, bundle: str, detectors: tuple[str, ...]) -> str:
-    """The JSON of a verdict with %-places for alarm, action, p-values, each detector's p-value, and rows."""
-    values = ",".join(_text(name).replace("%", "%%") + ":%s" for name in detectors)
-    head = _head(model, version).replace("%", "%%")
-    tail = f',"bundle":{_text(bundle[:19])}}}'.replace("%", "%%")
-    return f'{head},"alarm":%s,"action":"%s","p":[%s],"detectors":{{{values}}}%s{tail}'
+class _Frame:
+    """What is the same in the texts of one bundle's verdicts: all but alarm, action, p-values and what follows them."""
+
+    __slots__ = ("_detectors", "_head", "_tail")
+
+    def __init__(self, model: str, version: str, bundle: str, detectors: tuple[str, ...]) -> None:
+        self._head = _head(model, version) + ',"alarm":'
+        commas = ["{", *[","] * (len(detectors) - 1)]
+        self._detectors = [f"{comma}{_text(name)}:" for comma, name in zip(commas, detectors, strict=False)]
+        self._tail = f',"bundle":{_text(bundle[:19])}}}'
+
+    def text(
+        self,
+        severity: str | None,
+        action: str,
+        pvalue: Boxed,
+        details: Sequence[Boxed],
+        others: Sequence[Boxed] = (),
+        *,
+        more: str = "",
+    ) -> str:
+        """The text of a verdict: `others` are p-values of further rows, `more` what is told besides."""
+        parts = [self._head, "null" if not severity else _text(severity), ',"action":"', action, '","p":[']
+        parts.append(_short(pvalue))
+        for other in others:
+            parts.append(",")
+            parts.append(_short(other))
+        parts.append('],"detectors":')
+        for place, name in enumerate(self._detectors):
+            parts.append(name)
+            parts.append(_short(details[place]))
+        parts += ["}" if details else "{}", more, self._tail]
+        return "".join(parts)
+
+
+_MOST_FRAMES = 1_024
+_frames: dict[tuple[str, str, str, tuple[str, ...]], _Frame] = {}
+
+
+def _frame(model: str, version: str, bundle: str, detectors: tuple[str, ...]) -> _Frame:
+    """The frame of a bundle's verdicts. Frames are kept."""
+    key = model, version, bundle, detectors
+    frame = _frames.get(key)
+    if frame is None:
+        if len(_frames) >= _MOST_FRAMES:
+            _frames.clear()
+        frame = _frames[key] = _Frame(model, version, bundle, detectors)
+    return frame

@@ -26,7 +26,7 @@ from tocsin.exchange.treatment import (
     Segment,
     read_content_type,
 )
-from tocsin.judgement.call import Call, Fault
+from tocsin.judgement.call import Call, Fault, StreamedCall
 from tocsin.judgement.guard import Guard
 from tocsin.protocols.http.encodings import Decoding, decoding
 from tocsin.protocols.http.framing import Event, Framing, JsonLinesFraming, ServerSentEvents, WholeDocument, with_data
@@ -141,7 +141,10 @@ class Exchange:
                 self._decoding = decoding(encoding)
             except Unscored as why:
                 fault = why.reason, str(why)
-        self.call.ends_by_ending = self.kind != DOCUMENT
+        call = self.call
+        call.ends_by_ending = self.kind != DOCUMENT
+        if self.kind == DOCUMENT and isinstance(call, StreamedCall):
+            call.expect_document()
         rewrites = fault is None and (self.strips or (self._holds and self._decoding is not None))
         self._framing = _Unread(fault) if fault is not None else self._new_framing()
         annotates = self.guard.config.mode == "annotate"  # by a verdict that goes before the end

@@ -145,8 +145,8 @@ class StreamedCall(Call):
     """
 
     __slots__ = (
-        "_concluded", "_groups", "_message_count", "_requests", "_serial", "complete", "drawn", "every", "is_apart",
-        "is_closed", "pending", "spanned", "started_sequences", "strange",
+        "_collects", "_concluded", "_groups", "_is_together", "_message_count", "_requests", "_serial", "complete",
+        "drawn", "every", "is_apart", "is_closed", "pending", "spanned", "started_sequences", "strange",
     )  # fmt: skip
 
     def __init__(
@@ -174,9 +174,9 @@ class StreamedCall(Call):
         self._requests: StreamRequests | None = None
         if wants_request and reads.requests_stream:
             self._requests = StreamRequests(reads, in_turn=in_turn)
+        self._is_together = together
+        self._collects = every != 1
         self._groups: MessageGroups | None = None  # of messages that wait for others
-        if every != 1:
-            self._groups = MessageGroups(every, counts_requests=self._requests is not None)
         self._message_count = self._serial = 0
         self._concluded = False
 
@@ -208,13 +208,21 @@ class StreamedCall(Call):
             piece = self._piece((place,), None, request, is_unmatched)
             piece.fault = fault or piece.fault
             return piece
+        if not self._collects:
+            return self._piece((place,), content, request, is_unmatched)
         groups = self._groups
         if groups is None:
-            return self._piece((place,), content, request, is_unmatched)
+            groups = self._groups = MessageGroups(self.every, counts_requests=self._requests is not None)
         sequence = self.reads.sequence(content) if self.is_apart else 0
         group = groups.add(place, content, sequence, request, is_unmatched)
         self.kept_bytes = groups.kept_bytes
         return None if group is None else self._piece_of(group)
+
+    def expect_document(self) -> None:
+        """The response is no stream, but a document: each message of it is a whole answer, which waits for no other
+        unless they are judged together.
+        """
+        self._collects = self._is_together and self.every != 1
 
     def next_places(self, messages: int) -> int:
         """So many messages of the response have come that are not reported one by one; the place of the first."""
