@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,10 +18,10 @@ from tocsin_calibration.thresholds.smoothing import seed_of
 from tocsin_calibration.thresholds.terms import Guarantee
 from tocsin_calibration.wording import sentence
 
-OTHERS = ""  # the group of responses in none that has a promise of its own
-FEW = 8  # up to here plain Python is quicker than numpy's calls
-FEW_SCORES = 16  # of all rows and detectors, likewise
-MANY = 1_024  # rows beyond which what is said of each detector stays in an array, which is leaner than lists
+OTHERS: Final = ""  # the group of responses in none that has a promise of its own
+FEW: Final = 8  # up to here plain Python is quicker than numpy's calls
+FEW_SCORES: Final = 16  # of all rows and detectors, likewise
+MANY: Final = 1_024  # rows beyond which what is said of each detector stays in an array, which is leaner than lists
 
 
 class Judged(NamedTuple):

@@ -8,11 +8,12 @@ connection that keeps most is cut off, and the others go on.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 # Bytes by which the greediest may exceed the budget before it is cut off: twice what its windows let it send still.
-LEAST_OVERDRAFT = 8 << 20
-FREE_STREAMS = 32  # of a connection, which are not charged: each connection takes more than they
-STREAMS_AT_ONCE = 64  # that are charged, or released
+LEAST_OVERDRAFT: Final = 8 << 20
+FREE_STREAMS: Final = 32  # of a connection, which are not charged: each connection takes more than they
+STREAMS_AT_ONCE: Final = 64  # that are charged, or released
 
 
 class MemoryAccount:

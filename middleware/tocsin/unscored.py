@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-REASONS = {
+from typing import Final
+
+REASONS: Final = {
     "no_bundle": "the model is configured without a bundle",
     "unknown_model": "the response names a model that is not configured",
     "missing_signal": "a tensor, field or metadata that the configuration names is not there",

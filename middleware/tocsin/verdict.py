@@ -6,17 +6,17 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from tocsin.verdict_format import ACTIONS, METADATA_KEY, ROWS_TOLD, Weighed
 from tocsin.verdict_reading import read_verdict
 
 __all__ = ["ACTIONS", "METADATA_KEY", "ROWS_TOLD", "Verdict", "Weighed", "action_of", "gravest_action"]
 
-USUAL_LIST_SIZE = 8_192  # a header list that every gRPC library takes; C-core throws away some that are larger
-FIELD_OVERHEAD = 32  # bytes of a header list besides each field's name and value (RFC 9113, section 6.5.2)
-_RANKS = {action: rank for rank, action in enumerate(ACTIONS)}
-_SHORTER = (64, 16, 4, 1)  # rows listed where less has room; after that the detectors are left out too
+USUAL_LIST_SIZE: Final = 8_192  # a header list that every gRPC library takes; C-core throws away some that are larger
+FIELD_OVERHEAD: Final = 32  # bytes of a header list besides each field's name and value (RFC 9113, section 6.5.2)
+_RANKS: Final = {action: rank for rank, action in enumerate(ACTIONS)}
+_SHORTER: Final = (64, 16, 4, 1)  # rows listed where less has room; after that the detectors are left out too
 
 
 def reason(detector: str, p: float) -> str:
@@ -191,8 +191,8 @@ _text = json.JSONEncoder(separators=(",", ":")).encode
 
 
 Boxed = Any  # a float, as an object: compiled code would make a number of it, and an object again
-_MOST_SHOWN = 1 << 14
-_shown: dict[Boxed, str] = {}
+_MOST_SHOWN: Final = 1 << 14
+_shown: Final[dict[Boxed, str]] = {}
 
 
 def _short(pvalue: Boxed) -> str:
@@ -245,8 +245,8 @@ class _Frame:
         return "".join(parts)
 
 
-_MOST_FRAMES = 1_024
-_frames: dict[tuple[str, str, str, tuple[str, ...]], _Frame] = {}
+_MOST_FRAMES: Final = 1_024
+_frames: Final[dict[tuple[str, str, str, tuple[str, ...]], _Frame]] = {}
 
 
 def _frame(model: str, version: str, bundle: str, detectors: tuple[str, ...]) -> _Frame:

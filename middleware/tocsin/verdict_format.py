@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-METADATA_KEY = "tocsin-verdict"
-ACTIONS = ("pass", "flag", "retry", "fallback", "abstain", "block")  # mildest first
-ROWS_TOLD = 64  # p-values listed in metadata, so that a large batch does not exceed the peers' header limits
+METADATA_KEY: Final = "tocsin-verdict"
+ACTIONS: Final = ("pass", "flag", "retry", "fallback", "abstain", "block")  # mildest first
+ROWS_TOLD: Final = 64  # p-values listed in metadata, so that a large batch does not exceed the peers' header limits
 
 
 class Weighed(NamedTuple):

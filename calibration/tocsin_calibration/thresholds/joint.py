@@ -20,6 +20,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from math import inf
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.thresholds.split import sorted_scores
 
 Float64 = NDArray[np.float64]
-LEARNT = "learnt"
+LEARNT: Final = "learnt"
 LEAST_EXCESS, LARGEST_EXCESS = 1e-300, 1e300  # whose inverses are finite and more than 0
 
 

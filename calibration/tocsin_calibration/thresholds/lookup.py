@@ -12,13 +12,14 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable
 from math import isfinite, nan
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-CELLS = 16  # a calibration score
-MOST_CELLS = 1 << 18  # two megabytes
-COVERED = 0.99  # of the calibration scores: a few far ones would make cells too wide for the many
+CELLS: Final = 16  # a calibration score
+MOST_CELLS: Final = 1 << 18  # two megabytes
+COVERED: Final = 0.99  # of the calibration scores: a few far ones would make cells too wide for the many
 
 
 def pvalue_lookup(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from asyncio import TimerHandle
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.replies import Reply
@@ -31,7 +32,7 @@ from tocsin.memory import MemoryAccount
 Answer = tuple[int, list[tuple[str, str]], bytes]  # another response: its status, header fields and body
 Step = Judge | Ask
 _NO_STEPS: Sequence[Step] = ()
-_DECODED = 6  # bytes that a message of JSON takes which waits, for each of its own: the values read of it, and copies
+_DECODED: Final = 6  # bytes that a waiting message of JSON takes for each of its own: the values read of it, and copies
 
 
 class GatedResponse:

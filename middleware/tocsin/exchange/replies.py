@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.treatment import DOCUMENT, EVENTS
@@ -15,16 +15,16 @@ from tocsin.protocols.http.parts import encoded, members_of, object_of
 from tocsin.unscored import Unscored
 from tocsin.verdict import METADATA_KEY
 
-LONGEST_FIELD = 4_096  # bytes of a verdict in a header: servers and clients take at least 8 KiB of headers
+LONGEST_FIELD: Final = 4_096  # bytes of a verdict in a header: servers and clients take at least 8 KiB of headers
 
 # As google/rpc/code.proto says.
-_OF_STATUS = {
+_OF_STATUS: Final = {
     "CANCELLED": 499, "UNKNOWN": 500, "INVALID_ARGUMENT": 400, "DEADLINE_EXCEEDED": 504, "NOT_FOUND": 404,
     "ALREADY_EXISTS": 409, "PERMISSION_DENIED": 403, "UNAUTHENTICATED": 401, "RESOURCE_EXHAUSTED": 429,
     "FAILED_PRECONDITION": 400, "ABORTED": 409, "OUT_OF_RANGE": 400, "UNIMPLEMENTED": 501, "INTERNAL": 500,
     "UNAVAILABLE": 503, "DATA_LOSS": 500,
 }  # fmt: skip
-_USUAL_ERROR = {"error": {"message": "{message}", "type": "tocsin", "code": "{reason}"}}
+_USUAL_ERROR: Final = {"error": {"message": "{message}", "type": "tocsin", "code": "{reason}"}}
 
 
 class Reply(NamedTuple):

@@ -13,13 +13,15 @@ Headers = Iterable[tuple[str, str]]
 Message = tuple[bytes | None, Fault | None]  # a message, or the reason why it cannot be judged
 
 # Of a body that goes on as other bytes these would not be true any more.
-BODY_DEPENDENT_FIELDS = frozenset(
+BODY_DEPENDENT_FIELDS: Final = frozenset(
     {"content-length", "content-encoding", "etag", "content-md5", "digest", "content-digest", "repr-digest"}
 )
 EVENTS: Final = "text/event-stream"
 LINES: Final = "lines"
 DOCUMENT: Final = "document"
-_LINES_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-lines"})
+_LINES_TYPES: Final = frozenset(
+    {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-lines"}
+)
 
 
 class Segment:

@@ -6,7 +6,7 @@ Envoy opens one connection for each of its workers, and on it one stream for eac
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import Final, cast
 
 from tocsin.ext_proc.connection_streams import EnvoyStreams
 from tocsin.ext_proc.hosts import ProcessorHost
@@ -16,10 +16,11 @@ from tocsin.http2.receive_window import STREAM_WINDOW
 from tocsin.relay.fair_share import Flow
 
 # Bytes of one read behind which others get their turn: an event loop goes on reading one socket for as long as it can.
-LARGE_READ = 1 << 16
+LARGE_READ: Final = 1 << 16
 # Turns of the loop whose replies are written together while more of a read waits: a write may cost as much as a turn.
-TURNS_A_WRITE = 8
-MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE = 0x3, 0x6
+TURNS_A_WRITE: Final = 8
+MAX_CONCURRENT_STREAMS: Final = 0x3
+MAX_HEADER_LIST_SIZE: Final = 0x6
 
 
 class ExtProcConnection(EnvoyStreams):

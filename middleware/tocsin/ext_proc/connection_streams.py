@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from tocsin.ext_proc.frame_reader import FrameReader
 from tocsin.ext_proc.hosts import ProcessorHost
@@ -34,10 +34,10 @@ from tocsin.http2.send_window import SendWindow
 from tocsin.memory import MemoryAccount, StreamAllowance
 from tocsin.relay.frame_rate import FrameRateLimit
 
-STREAM_BYTES = 3_072  # that an open exchange takes, without what waits in it
-MOST_UNREAD = 1 << 20  # bytes of acknowledgements that a peer which does not read may leave waiting
+STREAM_BYTES: Final = 3_072  # that an open exchange takes, without what waits in it
+MOST_UNREAD: Final = 1 << 20  # bytes of acknowledgements that a peer which does not read may leave waiting
 
-_WANTED = HeaderFilter((":method", ":path", "content-type", "grpc-encoding"))
+_WANTED: Final = HeaderFilter((":method", ":path", "content-type", "grpc-encoding"))
 
 
 class EnvoyStreams(FrameReader):

@@ -6,6 +6,8 @@ A state machine without sockets: `on_message` takes Envoy's messages, and the ho
 
 from __future__ import annotations
 
+from typing import Final
+
 from tocsin.exchange.exchange import Exchange
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, HttpRequest, ProcessorContext
@@ -34,7 +36,8 @@ from tocsin.ext_proc.watching import WatchedResponse
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import failed_closed
 
-FAILED_PRECONDITION, PERMISSION_DENIED = 9, 7
+FAILED_PRECONDITION: Final = 9
+PERMISSION_DENIED: Final = 7
 
 
 class EnvoyExchange:

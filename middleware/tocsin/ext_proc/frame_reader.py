@@ -11,7 +11,7 @@ A read may bring thousands of frames, and a frame as many messages: they are han
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from tocsin.ext_proc.hosts import ConnectionHost
 from tocsin.http2 import frames
@@ -20,10 +20,8 @@ from tocsin.http2.frames import (
     CONTINUATION,
     DATA,
     END_HEADERS,
-    HEADER,
     HEADER_SIZE,
     HEADERS,
-    LAST_STREAM,
     PREFACE,
     SETTINGS,
     FrameError,
@@ -32,7 +30,7 @@ from tocsin.http2.frames import (
 from tocsin.memory import MemoryAccount
 from tocsin.relay.fair_share import FairShare
 
-MOST_CONTINUATIONS = 64
+MOST_CONTINUATIONS: Final = 64
 
 
 class FrameReader(ConnectionHost):
@@ -109,14 +107,15 @@ class FrameReader(ConnectionHost):
             self.is_greeted = True
             at = self._at = len(PREFACE)
         while end - at >= HEADER_SIZE:
-            high, low, kind, flags, stream = HEADER.unpack_from(data, at)
-            length = high << 8 | low
+            length = data[at] << 16 | data[at + 1] << 8 | data[at + 2]  # faster than Struct, compiled
+            kind, flags = data[at + 3], data[at + 4]
+            stream = (data[at + 5] & 0x7F) << 24 | data[at + 6] << 16 | data[at + 7] << 8 | data[at + 8]
             if length > frames.DEFAULT_MAX_FRAME_SIZE:
                 raise FrameError(frames.FRAME_SIZE_ERROR, f"a frame of type {kind} with {length} bytes")
             stop = at + HEADER_SIZE + length
             if stop > end:
                 break
-            self._on_frame(kind, flags, stream & LAST_STREAM, data[at + HEADER_SIZE : stop])
+            self._on_frame(kind, flags, stream, data[at + HEADER_SIZE : stop])
             at = self._at = stop
             if self.is_closed or (self._steps and not self._take_steps()) or (at < end and share.is_spent):
                 return

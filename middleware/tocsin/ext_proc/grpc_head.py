@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable
+from typing import Final
 from urllib.parse import quote
 
 from tocsin.ext_proc import replies
@@ -12,8 +13,8 @@ from tocsin.grpc_wire.content_types import foreign_answer
 from tocsin.judgement.policy import DETAILS_KEY, Replacement
 from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY
 
-DONE = "0"  # grpc-status of a call that succeeded
-UNESCAPED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # what a status message need not percent-encode
+DONE: Final = "0"  # grpc-status of a call that succeeded
+UNESCAPED: Final = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # what a status message need not percent-encode
 
 
 class GrpcResponseHead:

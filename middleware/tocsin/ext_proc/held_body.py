@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost
 from tocsin.ext_proc.requests import RESPONSE_BODY
 
-CONTENT_LENGTH = ["content-length"]
+CONTENT_LENGTH: Final = ["content-length"]
 
 
 class HeldBody:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from tocsin.exchange.replies import Reply
 from tocsin.exchange.treatment import BODY_DEPENDENT_FIELDS
@@ -10,11 +11,11 @@ from tocsin.ext_proc import replies
 from tocsin.ext_proc.requests import RESPONSE_BODY, RESPONSE_HEADERS
 from tocsin.verdict import METADATA_KEY
 
-LARGEST_PIECE = 1 << 20  # bytes of a body that are sent in one message
+LARGEST_PIECE: Final = 1 << 20  # bytes of a body that are sent in one message
 
 # What Envoy writes itself.
-HOP_BY_HOP_FIELDS = frozenset({"connection", "keep-alive", "transfer-encoding", "date", "server"})
-_NOT_OF_ANOTHER = HOP_BY_HOP_FIELDS | BODY_DEPENDENT_FIELDS | {METADATA_KEY}
+HOP_BY_HOP_FIELDS: Final = frozenset({"connection", "keep-alive", "transfer-encoding", "date", "server"})
+_NOT_OF_ANOTHER: Final = HOP_BY_HOP_FIELDS | BODY_DEPENDENT_FIELDS | {METADATA_KEY}
 
 Setting = list[tuple[str, str]]
 

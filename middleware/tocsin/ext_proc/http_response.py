@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from asyncio import TimerHandle
 from collections.abc import Iterator
+from typing import Final
 
 from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.gated import GatedResponse
@@ -36,7 +37,7 @@ from tocsin.judgement.policy import Replacement, failed_closed
 from tocsin.outbound_http import Answer
 from tocsin.verdict import METADATA_KEY
 
-STREAM_SLICE = 1 << 12  # bytes of a stream that are read at once: each of its events costs as much as a document
+STREAM_SLICE: Final = 1 << 12  # bytes of a stream that are read at once: each of its events costs as much as a document
 
 
 class HttpResponse(JudgedResponse):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from typing import Final
 
 from tocsin.log_throttle import LogThrottle, and_more
 
 log = logging.getLogger("tocsin")
 
-LINES = {
+LINES: Final = {
     "grpc_body": "body mode GRPC does not work: set response_body_mode (and request_body_mode) to STREAMED, BUFFERED "
     "or FULL_DUPLEX_STREAMED; until then Envoy's exchanges are refused",
     "buffered_partial": "with response_body_mode: BUFFERED_PARTIAL, large responses come in part and pass unjudged: "

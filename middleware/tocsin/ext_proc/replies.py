@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from tocsin.ext_proc.requests import (
     REQUEST_BODY,
@@ -14,12 +15,13 @@ from tocsin.ext_proc.requests import (
 )
 from tocsin.protocols.layouts import encoded_varint
 
-_IMMEDIATE, _DYNAMIC_METADATA = 7, 8
-_OVERWRITE_OR_ADD = b"\x18\x02"  # HeaderValueOption.append_action
-_NO_NEWLINES = str.maketrans({"\r": " ", "\n": " ", "\0": " "})
+_IMMEDIATE: Final = 7
+_DYNAMIC_METADATA: Final = 8
+_OVERWRITE_OR_ADD: Final = b"\x18\x02"  # HeaderValueOption.append_action
+_NO_NEWLINES: Final = str.maketrans({"\r": " ", "\n": " ", "\0": " "})
 
 # An empty reply lets pass what it answers, as it is.
-CONTINUE = {
+CONTINUE: Final = {
     REQUEST_HEADERS: b"\x0a\0",
     RESPONSE_HEADERS: b"\x12\0",
     REQUEST_BODY: b"\x1a\0",
@@ -27,7 +29,7 @@ CONTINUE = {
     REQUEST_TRAILERS: b"\x2a\0",
     RESPONSE_TRAILERS: b"\x32\0",
 }
-_TAGS = {kind: reply[:1] for kind, reply in CONTINUE.items()}
+_TAGS: Final = {kind: reply[:1] for kind, reply in CONTINUE.items()}
 
 
 def changed_headers(kind: int, setting: Iterable[tuple[str, str]] = (), removing: Iterable[str] = ()) -> bytes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from tocsin.ext_proc.requests import Fields
 
-ENVOY_PREFIXES = ("x-envoy-", "x-request-id", "x-forwarded-")  # fields that Envoy wrote of its own exchange
-HEADER_ATTRIBUTE = "request.headers['"  # of an attribute that is a header of the request
+ENVOY_PREFIXES: Final = ("x-envoy-", "x-request-id", "x-forwarded-")  # fields that Envoy wrote of its own exchange
+HEADER_ATTRIBUTE: Final = "request.headers['"  # of an attribute that is a header of the request
 
 
 class ReportedHead:

@@ -7,21 +7,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from struct import Struct
+from typing import Final
 
 # What a message tells of: the numbers of ProcessingRequest's oneof.
-NOTHING = 0
-REQUEST_HEADERS, RESPONSE_HEADERS, REQUEST_BODY, RESPONSE_BODY, REQUEST_TRAILERS, RESPONSE_TRAILERS = range(2, 8)
-_ATTRIBUTES, _OBSERVABILITY, _PROTOCOL = 9, 10, 11
-_LAST_WITH_HEADERS = 3
-MOST_DEPTH = 32  # groups within groups that are skipped
+NOTHING: Final = 0
+REQUEST_HEADERS: Final = 2
+RESPONSE_HEADERS: Final = 3
+REQUEST_BODY: Final = 4
+RESPONSE_BODY: Final = 5
+REQUEST_TRAILERS: Final = 6
+RESPONSE_TRAILERS: Final = 7
+_ATTRIBUTES: Final = 9
+_OBSERVABILITY: Final = 10
+_PROTOCOL: Final = 11
+_LAST_WITH_HEADERS: Final = 3
+MOST_DEPTH: Final = 32  # groups within groups that are skipped
 
 # ProcessingMode.BodySendMode
-NONE, STREAMED, BUFFERED, BUFFERED_PARTIAL, FULL_DUPLEX_STREAMED, GRPC = range(6)
-MODE_UNKNOWN = -1
+NONE: Final = 0
+STREAMED: Final = 1
+BUFFERED: Final = 2
+BUFFERED_PARTIAL: Final = 3
+FULL_DUPLEX_STREAMED: Final = 4
+GRPC: Final = 5
+MODE_UNKNOWN: Final = -1
 
-_VARINT, _FIXED64, _BYTES, _GROUP, _END_GROUP, _FIXED32 = range(6)
-_LARGEST_FIELD = (1 << 29) - 1
-_DOUBLE = Struct("<d")
+_VARINT: Final = 0
+_FIXED64: Final = 1
+_BYTES: Final = 2
+_GROUP: Final = 3
+_END_GROUP: Final = 4
+_FIXED32: Final = 5
+_LARGEST_FIELD: Final = (1 << 29) - 1
+_DOUBLE: Final = Struct("<d")
 
 Fields = list[tuple[str, str]]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from asyncio import TimerHandle
 from collections.abc import Iterator
+from typing import Final
 
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, ProcessorContext, WaitingResponse
@@ -27,7 +28,7 @@ from tocsin.protocols.messages import decompress
 from tocsin.unscored import Unscored
 from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY, USUAL_LIST_SIZE, Verdict
 
-VERDICT_SIZE = len(METADATA_KEY) + FIELD_OVERHEAD  # of a header list, besides the verdict's text
+VERDICT_SIZE: Final = len(METADATA_KEY) + FIELD_OVERHEAD  # of a header list, besides the verdict's text
 
 
 class ProcessedResponse(WaitingResponse):

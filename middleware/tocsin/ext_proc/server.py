@@ -8,7 +8,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import Final, cast
 
 from prometheus_client.metrics_core import Metric
 
@@ -32,9 +32,9 @@ from tocsin.sockets import bind
 
 log = logging.getLogger("tocsin")
 
-BACKLOG = 1024
-TURN = 0.0004  # seconds of each turn of the loop that go to what Envoy has sent
-MAINTENANCE_INTERVAL = 1.0  # seconds between looks for changed certificates and connections that say nothing
+BACKLOG: Final = 1024
+TURN: Final = 0.0004  # seconds of each turn of the loop that go to what Envoy has sent
+MAINTENANCE_INTERVAL: Final = 1.0  # seconds between looks for changed certificates and connections that say nothing
 
 
 class ExtProcServer(ProcessorHost):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asyncio import TimerHandle
 from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 from urllib.parse import quote
 
 from tocsin.ext_proc.context import WaitingResponse
@@ -22,15 +23,19 @@ from tocsin.protocols.messages import decompress
 from tocsin.relay.retrier import CallRoute
 from tocsin.unscored import Unscored
 
-PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
-HEALTH = "/grpc.health.v1.Health/Check"
-OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 3, 8, 12, 13
-LARGEST_CHUNK = 4 << 20  # bytes of a message of Envoy's that are always taken: its pieces have up to 2 MB
-HEADERS_SIZE = 1 << 18  # of a message besides a body
-_OPENING = block([(":status", "200"), ("content-type", "application/grpc")])
-_WRONG_TYPE = block([(":status", "415")])
+PROCESS: Final = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+HEALTH: Final = "/grpc.health.v1.Health/Check"
+OK: Final = 0
+INVALID_ARGUMENT: Final = 3
+RESOURCE_EXHAUSTED: Final = 8
+UNIMPLEMENTED: Final = 12
+INTERNAL: Final = 13
+LARGEST_CHUNK: Final = 4 << 20  # bytes of a message of Envoy's that are always taken: its pieces have up to 2 MB
+HEADERS_SIZE: Final = 1 << 18  # of a message besides a body
+_OPENING: Final = block([(":status", "200"), ("content-type", "application/grpc")])
+_WRONG_TYPE: Final = block([(":status", "415")])
 _SERVING, _NOT_SERVING = b"\x08\x01", b"\x08\x02"
-_UNESCAPED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+_UNESCAPED: Final = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
 class ProcessorStream:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-GRPC = "application/grpc"
+from typing import Final
+
+GRPC: Final = "application/grpc"
 
 
 def is_grpc(content_type: str) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from struct import Struct
+from typing import Final
 
 from tocsin.memory import MemoryAccount
 
-PREFIX_SIZE = 5  # a compression flag and a length of four bytes
-_PREFIX = Struct(">BL")
-MOST_TOGETHER, MOST_TOGETHER_BYTES = 256, 65_536  # messages, and their bytes, that are handed on together
-SMALL_PIECE = 4_096  # bytes of a piece of a message below which it is copied together with others
+PREFIX_SIZE: Final = 5  # a compression flag and a length of four bytes
+MOST_TOGETHER: Final = 256  # messages that are handed on together,
+MOST_TOGETHER_BYTES: Final = 65_536  # and their bytes
+SMALL_PIECE: Final = 4_096  # bytes of a piece of a message below which it is copied together with others
 
 
 class Message:
@@ -28,8 +28,8 @@ def whole_message(payload: bytes, limit: int) -> bytes | None:
     """The message, when a payload is one whole message, uncompressed and within `limit` bytes: the usual case."""
     if len(payload) < PREFIX_SIZE:
         return None
-    compressed, length = _PREFIX.unpack_from(payload)
-    if compressed or PREFIX_SIZE + length != len(payload) or length > limit:
+    length = payload[1] << 24 | payload[2] << 16 | payload[3] << 8 | payload[4]
+    if payload[0] or PREFIX_SIZE + length != len(payload) or length > limit:
         return None
     return payload[PREFIX_SIZE:]
 

@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 from struct import Struct
+from typing import Final
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEADER = Struct(">HBBBL")  # length (24 bits, in two parts), type, flags, stream
-SIGNED_HEADER = Struct(">HBBBl")  # the same; a stream with the reserved bit is below 0
-HEADER_SIZE = 9
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEADER: Final = Struct(">HBBBL")  # length (24 bits, in two parts), type, flags, stream
+HEADER_SIZE: Final = 9
 
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+DATA: Final = 0
+HEADERS: Final = 1
+PRIORITY: Final = 2
+RST_STREAM: Final = 3
+SETTINGS: Final = 4
+PUSH_PROMISE: Final = 5
+PING: Final = 6
+GOAWAY: Final = 7
+WINDOW_UPDATE: Final = 8
+CONTINUATION: Final = 9
 
-END_STREAM = 0x1
-ACK = 0x1
-END_HEADERS = 0x4
-PADDED = 0x8
-HAS_PRIORITY = 0x20
+END_STREAM: Final = 0x1
+ACK: Final = 0x1
+END_HEADERS: Final = 0x4
+PADDED: Final = 0x8
+HAS_PRIORITY: Final = 0x20
 
-NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR = 0x0, 0x1, 0x3, 0x6
-REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 0x7, 0x8, 0x9, 0xB
+NO_ERROR: Final = 0x0
+PROTOCOL_ERROR: Final = 0x1
+FLOW_CONTROL_ERROR: Final = 0x3
+FRAME_SIZE_ERROR: Final = 0x6
+REFUSED_STREAM: Final = 0x7
+CANCEL: Final = 0x8
+COMPRESSION_ERROR: Final = 0x9
+ENHANCE_YOUR_CALM: Final = 0xB
 
-HEADER_TABLE_SIZE = 0x1
-INITIAL_WINDOW_SIZE = 0x4
-MAX_FRAME_SIZE = 0x5
-DEFAULT_MAX_FRAME_SIZE = 16_384
-LARGEST_FRAME = (1 << 24) - 1
-LAST_STREAM = (1 << 31) - 1
+HEADER_TABLE_SIZE: Final = 0x1
+INITIAL_WINDOW_SIZE: Final = 0x4
+MAX_FRAME_SIZE: Final = 0x5
+DEFAULT_MAX_FRAME_SIZE: Final = 16_384
+LARGEST_FRAME: Final = (1 << 24) - 1
+LAST_STREAM: Final = (1 << 31) - 1
 
-_SETTING = Struct(">HL")
-_LENGTHS = {RST_STREAM: 4, PING: 8}
-_OF_CONNECTIONS = frozenset((SETTINGS, PING, GOAWAY))
+_SETTING: Final = Struct(">HL")
+_LENGTHS: Final = {RST_STREAM: 4, PING: 8}
+_OF_CONNECTIONS: Final = frozenset((SETTINGS, PING, GOAWAY))
 
 
 class FrameError(Exception):

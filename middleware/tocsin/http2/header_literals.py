@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Final
 
 
 def literal(name: str, value: str) -> bytes:
@@ -44,5 +45,5 @@ def _length(n: int) -> bytes:
     return bytes(out)
 
 
-LONG = 0x7F + 0x80  # from here on a length takes three bytes and more
-_LENGTHS = [_length(n) for n in range(LONG)]
+LONG: Final = 0x7F + 0x80  # from here on a length takes three bytes and more
+_LENGTHS: Final = [_length(n) for n in range(LONG)]

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Final
 
 from hpack import Decoder, Encoder
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
-STATIC_TABLE = 61
-CONTENT_LENGTH = ("content-length", 28)  # a name, and its place in the static table
+STATIC_TABLE: Final = 61
+CONTENT_LENGTH: Final = ("content-length", 28)  # a name, and its place in the static table
 KEPT_BLOCKS, KEPT_EARLY = 1_024, 64  # of all connections together; of one that has not heard yet
-KEPT_SIZE = 1_024  # bytes of a block that is kept
-LARGEST_LIST = 1 << 20  # bytes of a decoded block, unless told otherwise
+KEPT_SIZE: Final = 1_024  # bytes of a block that is kept
+LARGEST_LIST: Final = 1 << 20  # bytes of a decoded block, unless told otherwise
 
 # The static table (RFC 7541, appendix A) with what no index means in front, so that an index is a place in it.
-STATIC_FIELDS = [("", ""), *((name.decode(), value.decode()) for name, value in HeaderTable.STATIC_TABLE)]
+STATIC_FIELDS: Final = [("", ""), *((name.decode(), value.decode()) for name, value in HeaderTable.STATIC_TABLE)]
 KNOWN_NAMES, LONGEST_NAME = 4_096, 64  # literal names that are remembered, and bytes of such a name
 
 

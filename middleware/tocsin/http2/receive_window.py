@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tocsin.http2.frames import END_STREAM, FLOW_CONTROL_ERROR, FrameError, window_update
 from tocsin.http2.send_window import INITIAL_WINDOW, SendWindow, Writes
 from tocsin.memory import MemoryAccount
 
-STREAM_WINDOW = 1 << 20  # that senders are given, a stream
-CONNECTION_WINDOW = 1 << 22  # and a connection
+STREAM_WINDOW: Final = 1 << 20  # that senders are given, a stream
+CONNECTION_WINDOW: Final = 1 << 22  # and a connection
 
-_MUCH_OF_STREAM, _MUCH_OF_CONNECTION = STREAM_WINDOW // 4, CONNECTION_WINDOW // 4  # credited at once
-GUARANTEED_WINDOW = STREAM_WINDOW - _MUCH_OF_STREAM  # bytes that fit into any stream's window of which nothing waits
+_MUCH_OF_STREAM: Final = STREAM_WINDOW // 4  # credited at once
+_MUCH_OF_CONNECTION: Final = CONNECTION_WINDOW // 4
+GUARANTEED_WINDOW: Final = (
+    STREAM_WINDOW - _MUCH_OF_STREAM
+)  # bytes that fit into any stream's window of which nothing waits
 
 
 class ReceiveWindow:

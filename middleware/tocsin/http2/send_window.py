@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections import deque
 from struct import Struct
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from tocsin.http2 import frames
 from tocsin.http2.frames import DATA, DEFAULT_MAX_FRAME_SIZE, END_STREAM, FLOW_CONTROL_ERROR, FrameError, StreamError
 from tocsin.memory import MemoryAccount
 
-INITIAL_WINDOW = 65_535  # that every peer begins with
-LARGEST_WINDOW = (1 << 31) - 1
-MOST_UNWRITTEN = 1 << 18  # bytes that leave a queue before the socket has taken those before them
+INITIAL_WINDOW: Final = 65_535  # that every peer begins with
+LARGEST_WINDOW: Final = (1 << 31) - 1
+MOST_UNWRITTEN: Final = 1 << 18  # bytes that leave a queue before the socket has taken those before them
 
-_INCREMENT = Struct(">L")
+_INCREMENT: Final = Struct(">L")
 
 
 class Writes(Protocol):

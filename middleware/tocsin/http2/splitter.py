@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tocsin.http2 import frames
 from tocsin.http2.frames import (
     ACK,
@@ -16,17 +18,16 @@ from tocsin.http2.frames import (
     LAST_STREAM,
     PADDED,
     SETTINGS,
-    SIGNED_HEADER,
     FrameError,
     StreamError,
 )
 from tocsin.http2.unfinished_block import UnfinishedBlock
 from tocsin.memory import MemoryAccount
 
-LARGEST_CONTROL = 1 << 18  # bytes of a frame other than DATA, and of a header block with its continuations
-LAST_KNOWN_KIND = CONTINUATION
-PADDED_OR_PRIORITY = PADDED | HAS_PRIORITY
-PLAIN = PADDED_OR_PRIORITY | END_HEADERS
+LARGEST_CONTROL: Final = 1 << 18  # bytes of a frame other than DATA, and of a header block with its continuations
+LAST_KNOWN_KIND: Final = CONTINUATION
+PADDED_OR_PRIORITY: Final = PADDED | HAS_PRIORITY
+PLAIN: Final = PADDED_OR_PRIORITY | END_HEADERS
 
 
 class FrameSplitter:
@@ -112,7 +113,7 @@ class FrameSplitter:
             data = bytes(self._tail)
             self._memory.release(len(data))
             self._tail = bytearray()
-        preserves_order, joins_data, unpack = self.preserves_order, self.joins_data, SIGNED_HEADER.unpack_from
+        preserves_order, joins_data = self.preserves_order, self.joins_data
         end = len(data)
         last = end - HEADER_SIZE  # where the last frame header may begin
         start = at = 0  # what lies between start and at goes on unchanged
@@ -124,13 +125,14 @@ class FrameSplitter:
         usual = -1 if self._unfinished_block.stream else limit  # nothing is, until a header block has ended
         self._needed = HEADER_SIZE
         while at <= last:
-            high, low, kind, flags, stream = unpack(data, at)
-            length = high << 8 | low
+            length = data[at] << 16 | data[at + 1] << 8 | data[at + 2]  # faster than Struct, compiled
+            kind, flags = data[at + 3], data[at + 4]
+            stream = data[at + 5] << 24 | data[at + 6] << 16 | data[at + 7] << 8 | data[at + 8]
             stop = at + HEADER_SIZE + length
             if preserves_order and at > start:  # what is written while this frame is read comes after those before it
                 out.append(data[start:at])
                 start = at
-            if stop <= end and length <= usual and stream > 0:  # most are so
+            if stop <= end and length <= usual and 0 < stream <= LAST_STREAM:  # most are so
                 if not kind and not flags & PADDED:  # DATA
                     if (
                         joins_data

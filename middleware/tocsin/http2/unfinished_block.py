@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tocsin.http2 import frames
 from tocsin.http2.frames import CONTINUATION, END_HEADERS, HEADER_SIZE, FrameError
 from tocsin.memory import MemoryAccount
 
-MOST_CONTINUATIONS = 64
+MOST_CONTINUATIONS: Final = 64
 
 
 class UnfinishedBlock:

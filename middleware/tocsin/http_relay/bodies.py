@@ -10,13 +10,14 @@ that is not done is to be fed again, after others have had their turn.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
 from tocsin.http_relay.heads import CHUNKED, UNTIL_CLOSE, Fields, lines_of, read_trailers
 
-LONGEST_SIZE_LINE = 10  # of a chunk: 8 digits and the end of the line
-LAST_CHUNK = b"0\r\n"
-MOST_CHUNKS = 250  # that are read at once
-_DIGITS = frozenset(b"0123456789abcdefABCDEF")
+LONGEST_SIZE_LINE: Final = 10  # of a chunk: 8 digits and the end of the line
+LAST_CHUNK: Final = b"0\r\n"
+MOST_CHUNKS: Final = 250  # that are read at once
+_DIGITS: Final = frozenset(b"0123456789abcdefABCDEF")
 
 Fed = tuple[bytes, bytes, bytes]
 

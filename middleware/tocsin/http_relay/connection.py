@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import TimerHandle
 from collections.abc import Callable
+from typing import Final
 
 from tocsin.exchange.replies import Reply
 from tocsin.http_relay.again import SendingAgain
@@ -26,8 +27,8 @@ from tocsin.judgement.call import Call
 from tocsin.outbound_http import Answer, HttpCall
 from tocsin.relay.listening import Port
 
-MOST_UNREAD = 1 << 16  # bytes of requests that wait for the response before them, or for the upstream
-LINGERS = 1.0  # seconds in which a caller that still sends may read why nobody listens
+MOST_UNREAD: Final = 1 << 16  # bytes of requests that wait for the response before them, or for the upstream
+LINGERS: Final = 1.0  # seconds in which a caller that still sends may read why nobody listens
 
 
 class HttpConnection(SocketOwner):

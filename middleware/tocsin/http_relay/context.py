@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.opening import ExchangePlan, Exchanges
 from tocsin.http_relay.heads import Http1Request
@@ -10,7 +12,7 @@ from tocsin.http_relay.paths import RoutePaths, plain_path
 from tocsin.relay.context import RelayContext
 from tocsin.relay.fair_share import FairShare
 
-HEALTH = frozenset({"/health", "/healthz", "/livez", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"})
+HEALTH: Final = frozenset({"/health", "/healthz", "/livez", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"})
 
 
 class HttpContext:

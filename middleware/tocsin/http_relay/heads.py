@@ -16,24 +16,24 @@ Fields = list[tuple[str, str]]
 
 CHUNKED: Final = -1  # in place of a body's length
 UNTIL_CLOSE: Final = -2
-HEAD_END = b"\r\n\r\n"
-MOST_DIGITS = 18  # of a length
+HEAD_END: Final = b"\r\n\r\n"
+MOST_DIGITS: Final = 18  # of a length
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-_FIELD_LINE = _TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*+\r\n"
-_FIELD_LINES = rb"((?:" + _FIELD_LINE + rb")*+)\r\n"
-_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([\x21\x22\x24-\x7e]++) HTTP/1\.([01])\r\n" + _FIELD_LINES)
-_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*+)?\r\n" + _FIELD_LINES)
-_TRAILERS = re.compile(_FIELD_LINES)
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") [^ ]+ (HTTP/[0-9.]+)")
-_ONCE = frozenset({"content-length", "transfer-encoding", "host", "expect", "content-type", "content-encoding"})
-_FRAMING = frozenset({*_ONCE, "connection", "upgrade", "te", "trailer", "keep-alive", "content-range"})
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_FIELD_LINE: Final = _TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*+\r\n"
+_FIELD_LINES: Final = rb"((?:" + _FIELD_LINE + rb")*+)\r\n"
+_REQUEST: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21\x22\x24-\x7e]++) HTTP/1\.([01])\r\n" + _FIELD_LINES)
+_RESPONSE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*+)?\r\n" + _FIELD_LINES)
+_TRAILERS: Final = re.compile(_FIELD_LINES)
+_REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") [^ ]+ (HTTP/[0-9.]+)")
+_ONCE: Final = frozenset({"content-length", "transfer-encoding", "host", "expect", "content-type", "content-encoding"})
+_FRAMING: Final = frozenset({*_ONCE, "connection", "upgrade", "te", "trailer", "keep-alive", "content-range"})
 MOST_KEPT, LONGEST_KEPT = 1_024, 64  # lines whose reading is kept, as most come again, and characters of such a one
-_SECRETS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "api-key", "x-api-key"})
-_readings: dict[str, tuple[str, str]] = {}
+_SECRETS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "api-key", "x-api-key"})
+_readings: Final[dict[str, tuple[str, str]]] = {}
 _NO_NAMES: Collection[str] = frozenset()
 _NO_OPTIONS: frozenset[str] = frozenset()
-_USUAL_OPTIONS = {value: frozenset([value]) for value in ("keep-alive", "close")}
+_USUAL_OPTIONS: Final = {value: frozenset([value]) for value in ("keep-alive", "close")}
 
 
 class HeadError(Exception):

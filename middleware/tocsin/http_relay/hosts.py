@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asyncio import TimerHandle
 from collections.abc import Callable
+from typing import Final
 
 from tocsin.exchange.replies import Reply
 from tocsin.http_relay.request import RelayedRequest
@@ -15,7 +16,7 @@ from tocsin.outbound_http import Answer, HttpCall
 from tocsin.relay.context import RelayContext, RelayedConnection
 from tocsin.relay.listening import Port
 
-MOST_AT_ONCE = 1 << 18  # bytes that a socket gives at most
+MOST_AT_ONCE: Final = 1 << 18  # bytes that a socket gives at most
 
 
 class RelayedResponse:

@@ -6,11 +6,12 @@ A head of the same bytes as the one before it on its connection is that one: it 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
 from tocsin.http_relay.heads import HEAD_END, HeadError, Http1Request, ResponseHead, read_request, read_response
 
-MOST_INTERIM = 100  # responses that say that the one is still to come
-LONGEST_KEPT_HEAD = 1 << 11  # bytes of a head that the next may be like
+MOST_INTERIM: Final = 100  # responses that say that the one is still to come
+LONGEST_KEPT_HEAD: Final = 1 << 11  # bytes of a head that the next may be like
 
 
 class CallerRequests:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tocsin.http_relay.bodies import Body
 from tocsin.http_relay.heads import ResponseHead
 from tocsin.http_relay.hosts import RelayedResponse, ResponseHost
 
-HOP = frozenset({"connection", "keep-alive"})
-CLOSE = [("connection", "close")]
+HOP: Final = frozenset({"connection", "keep-alive"})
+CLOSE: Final = [("connection", "close")]
 
 
 class PassedResponse(RelayedResponse):

@@ -6,7 +6,7 @@ It waits where judging takes it, where it may be sent again, and where it may be
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tocsin.exchange.exchange import Exchange
 from tocsin.http_relay.bodies import Body
@@ -14,9 +14,9 @@ from tocsin.http_relay.heads import Http1Request
 from tocsin.memory import MemoryAccount
 from tocsin.outbound_http import HttpCall
 
-UPGRADE = frozenset({"upgrade", "http2-settings", "connection", "keep-alive"})
-SHORT = 1 << 16  # bytes of a body
-_OF_BODY = frozenset({"content-length", "transfer-encoding", "trailer", "expect", "accept-encoding"})
+UPGRADE: Final = frozenset({"upgrade", "http2-settings", "connection", "keep-alive"})
+SHORT: Final = 1 << 16  # bytes of a body
+_OF_BODY: Final = frozenset({"content-length", "transfer-encoding", "trailer", "expect", "accept-encoding"})
 
 
 class Passage(NamedTuple):

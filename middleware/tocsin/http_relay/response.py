@@ -31,8 +31,8 @@ from tocsin.verdict import METADATA_KEY
 PASSING: Final = 0
 BUFFERED: Final = 1
 STREAMED: Final = 2
-STREAM_SLICE = 1 << 12  # bytes of a stream that are read at once: each of its events costs as much as a document
-LOST = "the upstream closed the connection in the middle of its response"
+STREAM_SLICE: Final = 1 << 12  # bytes of a stream that are read at once: each of its events costs as much as a document
+LOST: Final = "the upstream closed the connection in the middle of its response"
 
 
 class GuardedResponse(RelayedResponse):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import cast
+from typing import Final, cast
 
 from tocsin.memory import MemoryAccount
 
 # Bytes of one read behind which others get their turn: an event loop goes on reading one socket for as long as it can.
-LARGE_READ = 1 << 16
+LARGE_READ: Final = 1 << 16
 # Bytes that the system takes of what the peer has no room for yet: by default it takes megabytes, all of which would
 # have been read and judged for a peer that may never read them.
-MOST_UNSENT = 1 << 16
+MOST_UNSENT: Final = 1 << 16
 
 
 class SideHost:

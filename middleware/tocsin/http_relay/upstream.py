@@ -6,6 +6,7 @@ It is opened for the first request, and anew for the next where a response was e
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from tocsin.http_relay.bodies import Body, BodyError, OpenBody, body_of
 from tocsin.http_relay.heads import HeadError, ResponseHead
@@ -19,7 +20,7 @@ from tocsin.http_relay.sides import Side, SideHost
 from tocsin.relay.fair_share import FairShare, Flow
 
 # Bytes that wait for their turn, from which on a socket is read no further: not to read it costs calls of the system.
-MOST_BEHIND = 1 << 14
+MOST_BEHIND: Final = 1 << 14
 
 
 class UpstreamLink(SideHost):

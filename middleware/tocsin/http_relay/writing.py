@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from tocsin.exchange.treatment import BODY_DEPENDENT_FIELDS
 from tocsin.http_relay.bodies import LAST_CHUNK, chunk
@@ -10,7 +11,7 @@ from tocsin.http_relay.heads import CHUNKED, Fields, Http1Request, ResponseHead,
 from tocsin.http_relay.passing import CLOSE, HOP
 from tocsin.verdict import METADATA_KEY
 
-_LENGTHS = frozenset({"content-length", "transfer-encoding", "trailer"})
+_LENGTHS: Final = frozenset({"content-length", "transfer-encoding", "trailer"})
 _NO_FIELDS: Sequence[tuple[str, str]] = ()
 
 

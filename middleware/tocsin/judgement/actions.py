@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
@@ -63,4 +63,4 @@ Action = Judge | Ask | Release | Replace | End
 Actions = Sequence[Action]
 
 NOTHING: Actions = ()
-END = End()
+END: Final = End()

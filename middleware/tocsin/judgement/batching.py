@@ -16,18 +16,18 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from tocsin.judgement.call import Call
 from tocsin.judgement.call_size import INLINE_BYTES, is_large, message_bytes
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.message_run import MessageRun
 
-MOST_WAITING = 10_000  # calls that may wait for a batch in flight
-MAX_COALESCED_TICKS = 4  # of the loop that may share a batch
-FILLING_TICKS = 16  # the same while more of what came together is still being read
-LARGE_SHARE = 2  # one in so many bytes of max_memory: those that are held elsewhere are there twice
-INLINE_ROWS = 512  # of all responses together, that are judged in the loop: some 2 ms
+MOST_WAITING: Final = 10_000  # calls that may wait for a batch in flight
+MAX_COALESCED_TICKS: Final = 4  # of the loop that may share a batch
+FILLING_TICKS: Final = 16  # the same while more of what came together is still being read
+LARGE_SHARE: Final = 2  # one in so many bytes of max_memory: those that are held elsewhere are there twice
+INLINE_ROWS: Final = 512  # of all responses together, that are judged in the loop: some 2 ms
 
 
 class VerdictCallback(Protocol):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from tocsin.judgement.message_groups import MessageGroup, MessageGroups
 from tocsin.judgement.stream_requests import StreamRequests
@@ -18,7 +19,7 @@ from tocsin.verdict import Verdict
 
 Fault = tuple[str, str]  # a reason why a message cannot be scored, known before scoring, and its detail
 
-_serials = itertools.count(1)
+_serials: Final = itertools.count(1)
 
 
 class Call:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Final
 
 from tocsin.judgement.call import Call, Read
 from tocsin.judgement.message_run import MessageRun
@@ -12,10 +13,10 @@ from tocsin.protocols.method import Opened
 from tocsin.protocols.rows import Family
 from tocsin.unscored import Unscored
 
-OTHER = "other"  # the label of models that are not configured
-NAMED = 5  # configured models that a message names
+OTHER: Final = "other"  # the label of models that are not configured
+NAMED: Final = 5  # configured models that a message names
 # Expected of a message that carries nothing.
-EXPECTED_OF_EMPTY = ("missing_signal", "unknown_model", "unmatched_request", "no_bundle")
+EXPECTED_OF_EMPTY: Final = ("missing_signal", "unknown_model", "unmatched_request", "no_bundle")
 
 
 class CallReader:

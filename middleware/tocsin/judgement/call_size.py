@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tocsin.judgement.call import Call
 
-INLINE_BYTES = 131_072  # of one response's messages that have to be decoded: no more are read in the loop
+INLINE_BYTES: Final = 131_072  # of one response's messages that have to be decoded: no more are read in the loop
 
 
 def is_large(call: Call) -> bool:

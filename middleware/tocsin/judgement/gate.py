@@ -14,7 +14,7 @@ Items are whatever the position calls a message: the gate keeps them in their or
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from tocsin.judgement.actions import NOTHING, Action, Actions, Ask, Judge, Outcome, Replace
 from tocsin.judgement.another_response import with_another_response
@@ -25,7 +25,7 @@ from tocsin.judgement.outgoing import ACTING, DONE, HOLDING, PASSING, OutgoingRe
 from tocsin.judgement.policy import Replacement, failed_closed
 from tocsin.verdict import Verdict
 
-SECOND_MESSAGE = "a response of one message has a second one"
+SECOND_MESSAGE: Final = "a response of one message has a second one"
 
 
 class Gate(OutgoingResponse):

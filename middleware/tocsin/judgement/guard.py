@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from tocsin.configuration.config import Config
 from tocsin.judgement.batch_scorer import BatchScorer
@@ -26,11 +26,11 @@ from tocsin.state.opening import State
 from tocsin.unscored import Unscored
 from tocsin.verdict import Verdict
 
-TRACE_KEY = "traceparent"
+TRACE_KEY: Final = "traceparent"
 NO_KEYS: Mapping[str, str] = {}
 NO_EDITS: Sequence[Edit] = ()
-NO_BUNDLE = Unscored("no_bundle", "no model has a bundle")  # made once: most calls of such a guard pass for it
-ALL_ROWS = 1 << 60  # more than there are
+NO_BUNDLE: Final = Unscored("no_bundle", "no model has a bundle")  # made once: most calls of such a guard pass for it
+ALL_ROWS: Final = 1 << 60  # more than there are
 
 
 class Guard:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from tocsin.verdict import Weighed
 from tocsin_calibration import Bundle, Costs, smoothed_pvalues, uniforms
 from tocsin_calibration.promise import Judged
 
-MAX_STEP_ROWS = 2_048  # rows that are judged in one step
+MAX_STEP_ROWS: Final = 2_048  # rows that are judged in one step
 
 
 class Judgement(NamedTuple):

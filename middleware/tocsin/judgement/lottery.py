@@ -8,10 +8,11 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from typing import Final
 
 from tocsin.judgement.call import Call
 
-SCALE = 1 << 64
+SCALE: Final = 1 << 64
 
 
 class Sampler:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from tocsin.configuration.config import Config
 from tocsin.configuration.fields import STREAM
@@ -28,7 +28,7 @@ from tocsin.state.opening import State
 from tocsin.state.store import SessionStore
 from tocsin.unscored import Unscored
 
-INLINE_SECONDS = 2e-3  # how long eight rows may hold up an event loop; heavier bundles run in a thread
+INLINE_SECONDS: Final = 2e-3  # how long eight rows may hold up an event loop; heavier bundles run in a thread
 
 
 class GuardedModel:

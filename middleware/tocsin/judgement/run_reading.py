@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from tocsin.grpc_wire.deframer import PREFIX_SIZE
 from tocsin.judgement.call import Call
@@ -11,7 +12,7 @@ from tocsin.judgement.model import GuardedModel
 from tocsin.protocols.alike import AlikeRows, Template, Templates
 
 MOST_LEARNT, MOST_SPLITS = 4, 2  # structures, and messages read by themselves, in one run
-MOST_STRANGE = 16  # messages read by themselves after which a stream has no more runs
+MOST_STRANGE: Final = 16  # messages read by themselves after which a stream has no more runs
 
 
 class RunReader:

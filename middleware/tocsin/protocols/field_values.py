@@ -6,7 +6,7 @@ import struct
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from google.protobuf.descriptor import Descriptor
@@ -21,7 +21,7 @@ from tocsin.unscored import Unscored
 Float32 = NDArray[np.float32]
 
 
-MOST_REPEATED = 8_388_608  # values that one of a few may stand for
+MOST_REPEATED: Final = 8_388_608  # values that one of a few may stand for
 
 
 class TensorForm(NamedTuple):
@@ -54,7 +54,7 @@ class Array(NamedTuple):
         return cls(values.shape, values.astype(np.float32, copy=False).tobytes(), rows)
 
 
-_FEW = [struct.Struct(f"{length}f").pack for length in range(65)]  # faster than an array
+_FEW: Final = [struct.Struct(f"{length}f").pack for length in range(65)]  # faster than an array
 
 Find = Callable[[Any], Array | None]  # None where the message does not have it
 

@@ -12,6 +12,7 @@ packed varints except for their last byte.
 from __future__ import annotations
 
 from collections.abc import Callable, Set
+from typing import Final
 
 import numpy as np
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -23,18 +24,18 @@ INITIAL_LAYOUTS, HITS_PER_LAYOUT = (
     64,
     50,
 )  # structures to remember at once; then one for so many messages that were met again
-MASKS_PER_LENGTH = 8  # of one length
-TRIALS = 3
+MASKS_PER_LENGTH: Final = 8  # of one length
+TRIALS: Final = 3
 
-_VARINTS = frozenset(
+_VARINTS: Final = frozenset(
     (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT32, FieldDescriptor.TYPE_UINT64,
      FieldDescriptor.TYPE_SINT32, FieldDescriptor.TYPE_SINT64, FieldDescriptor.TYPE_BOOL, FieldDescriptor.TYPE_ENUM)
 )  # fmt: skip
-_FIXED = {
+_FIXED: Final = {
     5: (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_FIXED32, FieldDescriptor.TYPE_SFIXED32),
     1: (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIXED64),
 }
-_SIZES = {5: 4, 1: 8}
+_SIZES: Final = {5: 4, 1: 8}
 
 
 class Layout:
@@ -236,6 +237,8 @@ def encoded_varint(value: int) -> bytes:
     """A number from 0 in the bytes that `varint` reads."""
     if value < 0x80:
         return _ONE_BYTE[value]
+    if value < 0x4000:
+        return _FIRST_OF_TWO[value & 0x7F] + _ONE_BYTE[value >> 7]
     parts = bytearray()
     while value >= 0x80:
         parts.append(value & 0x7F | 0x80)
@@ -244,7 +247,8 @@ def encoded_varint(value: int) -> bytes:
     return bytes(parts)
 
 
-_ONE_BYTE = [bytes([value]) for value in range(0x80)]
+_ONE_BYTE: Final = [bytes([value]) for value in range(0x80)]
+_FIRST_OF_TWO: Final = [bytes([value | 0x80]) for value in range(0x80)]
 
 
 def _joined(places: list[int]) -> Spans:

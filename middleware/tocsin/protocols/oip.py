@@ -10,7 +10,7 @@ two tensors of one name, a tensor's values beside raw contents or in several typ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -31,18 +31,18 @@ StreamEnvelope = message_class("open_inference", "inference.ModelStreamInferResp
 Single = message_class("open_inference", "inference.ModelInferSingle")
 StreamSingle = message_class("open_inference", "inference.ModelStreamInferSingle")
 
-FINAL_PARAMETER = "triton_final_response"  # the parameter by which Triton tells a request's last response
+FINAL_PARAMETER: Final = "triton_final_response"  # the parameter by which Triton tells a request's last response
 
-_INFER_RESPONSE = StreamResponse.DESCRIPTOR.fields_by_name["infer_response"].number
-_INFER_RESPONSE_TAG = bytes([_INFER_RESPONSE << 3 | 2])
-_RAW_INPUT_CONTENTS = Request.DESCRIPTOR.fields_by_name["raw_input_contents"].number
-_RAW_OUTPUT_CONTENTS = Response.DESCRIPTOR.fields_by_name["raw_output_contents"].number
+_INFER_RESPONSE: Final = StreamResponse.DESCRIPTOR.fields_by_name["infer_response"].number
+_INFER_RESPONSE_TAG: Final = bytes([_INFER_RESPONSE << 3 | 2])
+_RAW_INPUT_CONTENTS: Final = Request.DESCRIPTOR.fields_by_name["raw_input_contents"].number
+_RAW_OUTPUT_CONTENTS: Final = Response.DESCRIPTOR.fields_by_name["raw_output_contents"].number
 
-CHEAP_MESSAGE = 65_536  # bytes of a message that is cheaply written again, or parsed with all of its contents
-MOST_FIELDS = 256  # of a larger one whose contents are left where they are
-RAW_FOR_DECODED = 16  # bytes of raw contents that take as long as one that is decoded
+CHEAP_MESSAGE: Final = 65_536  # bytes of a message that is cheaply written again, or parsed with all of its contents
+MOST_FIELDS: Final = 256  # of a larger one whose contents are left where they are
+RAW_FOR_DECODED: Final = 16  # bytes of raw contents that take as long as one that is decoded
 
-_TYPED = {
+_TYPED: Final = {
     "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
     "UINT64": "uint64_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
     "INT64": "int64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",

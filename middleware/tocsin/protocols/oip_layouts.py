@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from tocsin.protocols.descriptors import message_class
 from tocsin.protocols.rows import KEPT_LAYOUTS
@@ -10,9 +10,9 @@ from tocsin.unscored import Unscored
 
 TensorSingle = message_class("open_inference", "inference.InferTensorSingle")
 
-SHARED_MEMORY_PARAMETER = "shared_memory_region"  # the parameter of a tensor whose values are not in the message
-MAX_DESCRIPTIONS = 16_384  # bytes of a message's tensor descriptions that are remembered
-MAX_MEMORY = 4_194_304  # bytes of all that are remembered
+SHARED_MEMORY_PARAMETER: Final = "shared_memory_region"  # the parameter of a tensor whose values are not in the message
+MAX_DESCRIPTIONS: Final = 16_384  # bytes of a message's tensor descriptions that are remembered
+MAX_MEMORY: Final = 4_194_304  # bytes of all that are remembered
 
 
 def require_single(kind: Any, content: bytes, whose: str) -> None:

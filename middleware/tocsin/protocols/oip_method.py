@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from google.protobuf.json_format import ParseDict, ParseError
 
@@ -20,9 +20,9 @@ from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Reading, Shapes, one_count
 from tocsin.unscored import Unscored
 
-MOST_AXES = 32  # of a tensor's shape
+MOST_AXES: Final = 32  # of a tensor's shape
 
-_PLACES = {"request": "inputs.", "response": "outputs."}
+_PLACES: Final = {"request": "inputs.", "response": "outputs."}
 
 
 class TensorPlan(NamedTuple):

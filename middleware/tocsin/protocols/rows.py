@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from tocsin.unscored import Unscored
 Rows = dict[str, NDArray[np.float32]]
 Kind = tuple[str, str, tuple[int, ...]]  # a signal's name, datatype and one row's shape
 
-KEPT_LAYOUTS = 4096  # message layouts remembered at a time
+KEPT_LAYOUTS: Final = 4096  # message layouts remembered at a time
 
 
 class Family:

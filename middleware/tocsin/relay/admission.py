@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tocsin.grpc_wire.content_types import is_grpc
 from tocsin.http2 import frames
 from tocsin.http2.frames import END_STREAM, PADDED, FrameError
@@ -14,8 +16,8 @@ from tocsin.relay.connection import Connection
 from tocsin.relay.local_reply import PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE
 from tocsin.relay.request_block import RequestHead, RequestReader, every_field
 
-SMALL_BLOCK = 1_024  # bytes of headers that are not counted, where only what judgement reads of them is kept
-SHOWN_PATH = 200  # characters of a path in a refusal
+SMALL_BLOCK: Final = 1_024  # bytes of headers that are not counted, where only what judgement reads of them is kept
+SHOWN_PATH: Final = 200  # characters of a path in a refusal
 
 Refusal = tuple[str, str, str]  # the limit's name among the counts, a status, and the reason
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from tocsin.http2 import frames
 from tocsin.http2.frames import ACK, SETTINGS, FrameError
@@ -18,9 +19,9 @@ from tocsin.relay.scorer_queue import ScorerQueue
 from tocsin.relay.tls import connecting_fault
 from tocsin.verdict import USUAL_LIST_SIZE
 
-REFUSAL_TIMEOUT = 1.0  # seconds in which a client whose upstream is down may still ask, to be told why
-REFUSAL_LINGER = 0.1  # seconds to let it read the answer
-CUT_OFF_LINGER = 1.0  # seconds to let a client read why it is cut off
+REFUSAL_TIMEOUT: Final = 1.0  # seconds in which a client whose upstream is down may still ask, to be told why
+REFUSAL_LINGER: Final = 0.1  # seconds to let it read the answer
+CUT_OFF_LINGER: Final = 1.0  # seconds to let a client read why it is cut off
 
 
 class Connection(ConnectionStreams):

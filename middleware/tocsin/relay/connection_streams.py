@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tocsin.http2 import frames
 from tocsin.http2.frames import FrameError, StreamError
 from tocsin.judgement.call import Call
@@ -11,8 +13,8 @@ from tocsin.relay.endpoint import Endpoint, EndpointHost
 from tocsin.relay.local_reply import refused_trailers
 from tocsin.relay.stream import Stream
 
-STREAM_BYTES = 1_536  # that an open stream takes, without what waits in it
-MAX_CLOSED_STREAMS = 1_024  # streams ended by the relay, of which frames may still come
+STREAM_BYTES: Final = 1_536  # that an open stream takes, without what waits in it
+MAX_CLOSED_STREAMS: Final = 1_024  # streams ended by the relay, of which frames may still come
 
 
 class ConnectionStreams(EndpointHost):

@@ -8,6 +8,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Final
 
 from tocsin.configuration.config import Config
 from tocsin.http2.headers import HeaderFilter
@@ -25,7 +26,7 @@ from tocsin.relay.retrier import Retrier
 
 log = logging.getLogger("tocsin")
 
-FEW = 8  # connections that are looked through for each response that is alone so far
+FEW: Final = 8  # connections that are looked through for each response that is alone so far
 
 
 class RelayedConnection:

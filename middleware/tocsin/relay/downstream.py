@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from tocsin.http2 import frames
 from tocsin.http2.frames import ACK, END_STREAM, PING, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE
@@ -14,12 +15,13 @@ from tocsin.relay.frame_rate import FrameRateLimit
 from tocsin.relay.verdict_fields import MAX_HEADER_LIST_SIZE
 from tocsin.verdict import USUAL_LIST_SIZE
 
-STREAMS_A_CONTROL = 16  # calls waiting for windows that make SETTINGS count once more among control frames
-UPDATES_A_FRAME, FREE_UPDATES = 16, 64  # window updates for each frame of DATA, and for frames that are none
+STREAMS_A_CONTROL: Final = 16  # calls waiting for windows that make SETTINGS count once more among control frames
+UPDATES_A_FRAME: Final = 16  # window updates for each frame of DATA,
+FREE_UPDATES: Final = 64  # and for frames that are none
 # Streams that one read begins, behind which others get their turn: an event loop goes on reading one socket for as long
 # as it can.
-MANY_STREAMS = 256
-WAITING_FOR_UPSTREAM = 1 << 16  # bytes taken from a client before its upstream connection stands
+MANY_STREAMS: Final = 256
+WAITING_FOR_UPSTREAM: Final = 1 << 16  # bytes taken from a client before its upstream connection stands
 
 
 class Downstream(Endpoint):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import Final, cast
 
 from tocsin.http2 import frames
 from tocsin.http2.frames import FrameError, StreamError
@@ -11,8 +11,8 @@ from tocsin.http2.send_window import SendWindow
 from tocsin.http2.splitter import FrameSplitter
 from tocsin.relay.stream_host import StreamHost
 
-MOST_UNREAD = 1 << 20  # bytes of the relay's own answers that a peer which does not read them may leave waiting
-MAX_JOINED_BYTES = 1 << 16  # of pieces, up to which joining them is quicker than writing them one by one
+MOST_UNREAD: Final = 1 << 20  # bytes of the relay's own answers that a peer which does not read them may leave waiting
+MAX_JOINED_BYTES: Final = 1 << 16  # of pieces, up to which joining them is quicker than writing them one by one
 
 
 class EndpointHost(StreamHost):

@@ -11,8 +11,9 @@ import asyncio
 import time
 from collections.abc import Callable
 from heapq import heappop, heappush
+from typing import Final
 
-TURN = 0.0002  # seconds of one turn of the event loop; the last slice in it may exceed that
+TURN: Final = 0.0002  # seconds of one turn of the event loop; the last slice in it may exceed that
 
 
 class Flow:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from typing import Final
 
 from tocsin.configuration.listener import Limits
 from tocsin.http2 import frames
 
-WINDOW_SECONDS = 10.0  # seconds
+WINDOW_SECONDS: Final = 10.0  # seconds
 
 
 class FrameLimits:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tocsin.grpc_wire.deframer import MessageDeframer, framed, whole_message
 from tocsin.judgement.actions import Outcome
 from tocsin.judgement.call import Call
@@ -12,9 +14,9 @@ from tocsin.relay.response_block import ResponseBlock, unread_response_block
 from tocsin.relay.stream_host import StreamHost
 from tocsin.relay.windows import Windows
 
-MOST_AHEAD = 1 << 18  # bytes of a stream's messages that wait for verdicts before the upstream waits as well
+MOST_AHEAD: Final = 1 << 18  # bytes of a stream's messages that wait for verdicts before the upstream waits as well
 
-_NO_TRAILERS = unread_response_block(b"")  # of a response that ends with DATA
+_NO_TRAILERS: Final = unread_response_block(b"")  # of a response that ends with DATA
 
 
 class HeldStream(GatedStream):

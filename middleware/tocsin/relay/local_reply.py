@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from typing import Final
 from urllib.parse import quote
 
 from tocsin.http2 import frames
@@ -11,11 +12,11 @@ from tocsin.judgement.policy import DETAILS_KEY, Replacement
 from tocsin.relay.verdict_fields import split_verdicts, verdict_field
 from tocsin.verdict import Verdict
 
-UNAVAILABLE = "14"
-RESOURCE_EXHAUSTED = "8"
-PERMISSION_DENIED = "7"
-_OPENING = [(":status", "200"), ("content-type", "application/grpc")]
-UNESCAPED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # what a status message need not percent-encode
+UNAVAILABLE: Final = "14"
+RESOURCE_EXHAUSTED: Final = "8"
+PERMISSION_DENIED: Final = "7"
+_OPENING: Final = [(":status", "200"), ("content-type", "application/grpc")]
+UNESCAPED: Final = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # what a status message need not percent-encode
 
 
 def unavailable_trailers(stream: int, reason: str, *, headers_sent: bool) -> bytes:

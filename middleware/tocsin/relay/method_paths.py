@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 from urllib.parse import unquote
 
 KEPT_PATHS, LONGEST_PATH = 1_024, 256  # paths that are remembered, and characters of such a path
-MOST_DECODINGS = 3  # a proxy may decode a path, and so may the server behind it
-ALWAYS_PASS = (
+MOST_DECODINGS: Final = 3  # a proxy may decode a path, and so may the server behind it
+ALWAYS_PASS: Final = (
     "/grpc.health.v1.Health/",
     "/grpc.reflection.v1.ServerReflection/",
     "/grpc.reflection.v1alpha.ServerReflection/",
 )
 
-_SPACE = "".join(map(chr, range(0x21))) + "\x7f"
+_SPACE: Final = "".join(map(chr, range(0x21))) + "\x7f"
 
 
 class MethodPaths:

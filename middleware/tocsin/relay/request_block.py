@@ -7,6 +7,7 @@ full decoder reads the whole block. docs/security.md has the table of what is ir
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from hpack import Decoder
 from hpack.exceptions import HPACKError
@@ -27,15 +28,19 @@ from tocsin.http2.headers import (
 from tocsin.judgement.call_plan import CallPlan
 from tocsin.judgement.guard import TRACE_KEY
 
-PATH, METHOD, SCHEME, AUTHORITY, REGULAR = 1, 2, 4, 8, 16
-PSEUDO_HEADERS = {":path": PATH, ":method": METHOD, ":scheme": SCHEME, ":authority": AUTHORITY}
-NO_PATH = "no :path"
-IRREGULAR = ":"  # the meaning of names that servers treat in different ways
-COOKIE = "cookie"
-REPEATABLE = (TRACE_KEY,)  # wanted, and of no consequence to judgement
+PATH: Final = 1
+METHOD: Final = 2
+SCHEME: Final = 4
+AUTHORITY: Final = 8
+REGULAR: Final = 16
+PSEUDO_HEADERS: Final = {":path": PATH, ":method": METHOD, ":scheme": SCHEME, ":authority": AUTHORITY}
+NO_PATH: Final = "no :path"
+IRREGULAR: Final = ":"  # the meaning of names that servers treat in different ways
+COOKIE: Final = "cookie"
+REPEATABLE: Final = (TRACE_KEY,)  # wanted, and of no consequence to judgement
 
-_FIRST_REGULAR = 8  # places of the static table before it hold pseudo-headers
-_PSEUDO = [0, *(PSEUDO_HEADERS[name] for name, _ in STATIC_FIELDS[1:_FIRST_REGULAR])]
+_FIRST_REGULAR: Final = 8  # places of the static table before it hold pseudo-headers
+_PSEUDO: Final = [0, *(PSEUDO_HEADERS[name] for name, _ in STATIC_FIELDS[1:_FIRST_REGULAR])]
 
 
 class RequestHead:
@@ -221,7 +226,7 @@ class RequestFields(HeaderFilter):
         return RequestHead(fields, (path,)) if names_seen & PATH else None
 
 
-EVERY_FIELD = HeaderFilter(())  # of a reader that is asked for all of them
+EVERY_FIELD: Final = HeaderFilter(())  # of a reader that is asked for all of them
 
 
 class RequestReader:

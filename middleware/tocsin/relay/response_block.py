@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tocsin.grpc_wire.content_types import foreign_answer
 from tocsin.http2.headers import CONTENT_LENGTH, KEPT_BLOCKS, KEPT_SIZE, HeaderFilter, remove_header
 from tocsin.relay.verdict_fields import EncodedText, split_verdicts
 
-_WANTED = HeaderFilter((":status", "content-type", "grpc-encoding", "grpc-status"))
+_WANTED: Final = HeaderFilter((":status", "content-type", "grpc-encoding", "grpc-status"))
 
 
 class ResponseBlock:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from tocsin.judgement.batching import MOST_WAITING, VerdictCallback
 from tocsin.judgement.call import Call
 from tocsin.memory import MemoryAccount
 from tocsin.relay.context import RelayContext
 
-MOST_JUDGING = MOST_WAITING // 4  # responses of one connection that may wait for the scorer
+MOST_JUDGING: Final = MOST_WAITING // 4  # responses of one connection that may wait for the scorer
 
 
 class ScorerQueue:

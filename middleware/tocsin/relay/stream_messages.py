@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tocsin.grpc_wire.deframer import (
     MOST_TOGETHER_BYTES,
     PREFIX_SIZE,
@@ -17,7 +19,7 @@ from tocsin.protocols.messages import decompress
 from tocsin.relay.stream_host import StreamHost
 from tocsin.unscored import Unscored
 
-FEW = 24  # messages up to which each is judged by itself: numpy's calls cost as much as reading so many
+FEW: Final = 24  # messages up to which each is judged by itself: numpy's calls cost as much as reading so many
 
 
 class StreamMessages:

@@ -4,7 +4,7 @@ written only as large as its reader takes it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.table import HeaderTable
@@ -14,14 +14,16 @@ from tocsin.http2.headers import STATIC_TABLE, HeaderError, integer
 from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY, Verdict
 from tocsin.verdict_reading import MAX_TEXT
 
-MAX_HEADER_LIST_SIZE = 0x6  # SETTINGS_MAX_HEADER_LIST_SIZE
+MAX_HEADER_LIST_SIZE: Final = 0x6  # SETTINGS_MAX_HEADER_LIST_SIZE
 
-_KEY = METADATA_KEY.encode()
-VERDICT_OVERHEAD = len(_KEY) + FIELD_OVERHEAD  # bytes of a header list besides the verdict's text
-_FIELD_SIZES = [len(name) + len(value) + FIELD_OVERHEAD for name, value in HeaderTable.STATIC_TABLE]
-_NAME_SIZES = [len(name) for name, _ in HeaderTable.STATIC_TABLE]
-_SYMBOLS = {pair: chr(at) for at, pair in enumerate(zip(REQUEST_CODES_LENGTH, REQUEST_CODES, strict=True)) if at < 256}
-_NAME_BYTES = 4 * len(_KEY) + 1  # that hold the name and a symbol more, or padding
+_KEY: Final = METADATA_KEY.encode()
+VERDICT_OVERHEAD: Final = len(_KEY) + FIELD_OVERHEAD  # bytes of a header list besides the verdict's text
+_FIELD_SIZES: Final = [len(name) + len(value) + FIELD_OVERHEAD for name, value in HeaderTable.STATIC_TABLE]
+_NAME_SIZES: Final = [len(name) for name, _ in HeaderTable.STATIC_TABLE]
+_SYMBOLS: Final = {
+    pair: chr(at) for at, pair in enumerate(zip(REQUEST_CODES_LENGTH, REQUEST_CODES, strict=True)) if at < 256
+}
+_NAME_BYTES: Final = 4 * len(_KEY) + 1  # that hold the name and a symbol more, or padding
 
 
 EncodedText = tuple[bool, bytes]  # whether it is in Huffman's code, and its bytes

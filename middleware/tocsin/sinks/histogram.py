@@ -8,17 +8,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from math import ceil, log2
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from prometheus_client.samples import Exemplar
 
 from tocsin.sinks.families import Buckets
 
-FOLD = 1024  # values that wait before they are counted
-SMALL_BATCH = 48  # up to here plain Python is quicker than numpy's calls
-BUCKETS_PER_DOUBLING = 8  # buckets of a native histogram for each doubling: index i holds (2^((i-1)/8), 2^(i/8)]
-ZERO_INDEX = -1 << 20  # the index of what is 0 or less
+FOLD: Final = 1024  # values that wait before they are counted
+SMALL_BATCH: Final = 48  # up to here plain Python is quicker than numpy's calls
+BUCKETS_PER_DOUBLING: Final = 8  # buckets of a native histogram for each doubling: index i holds (2^((i-1)/8), 2^(i/8)]
+ZERO_INDEX: Final = -1 << 20  # the index of what is 0 or less
 
 
 class Histogram:

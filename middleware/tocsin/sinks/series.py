@@ -6,7 +6,7 @@ import itertools
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from prometheus_client.samples import Exemplar
@@ -22,11 +22,11 @@ from tocsin.sinks.histogram import Histogram
 from tocsin.unscored import REASONS
 from tocsin.verdict import Verdict
 
-_COUNTERS = ("responses", "alarms", "unscored", "sessions", "keyless", "actions", "shadows")
-_HISTOGRAMS = ("pvalue", "scoring")
-KEYS = "session", "group"  # what a call may leave unnamed
-MAX_VERSION_LENGTH = 100  # characters of a version: a model server may say anything
-MAX_VERSIONS = 50  # further versions of a model fold into `other`
+_COUNTERS: Final = ("responses", "alarms", "unscored", "sessions", "keyless", "actions", "shadows")
+_HISTOGRAMS: Final = ("pvalue", "scoring")
+KEYS: Final = "session", "group"  # what a call may leave unnamed
+MAX_VERSION_LENGTH: Final = 100  # characters of a version: a model server may say anything
+MAX_VERSIONS: Final = 50  # further versions of a model fold into `other`
 
 
 class JudgedSeries:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,8 @@ from tocsin_calibration import Promise
 from tocsin_calibration.online.inputs import STRIDE
 from tocsin_calibration.promise import OTHERS
 
-POOLED = OTHERS
-WAITING_BYTES = 1 << 18  # of signals that are looked at together: a look costs as much for few rows as for many
+POOLED: Final = OTHERS
+WAITING_BYTES: Final = 1 << 18  # of signals that are looked at together: a look costs as much for few rows as for many
 
 
 class Tally:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from tocsin.protocols.http.document import Document
 
-PATH_KEY = "path."  # begins the metadata keys of what a route's template captures
+PATH_KEY: Final = "path."  # begins the metadata keys of what a route's template captures
 
 
 class CallName:

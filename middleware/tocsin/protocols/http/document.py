@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -38,11 +38,14 @@ from tocsin.protocols.http.unread_parts import UnreadPart, container_of, is_read
 from tocsin.protocols.paths import Step, steps
 from tocsin.unscored import Unscored
 
-ROOT = "$"  # as the first step of a path: the document itself, where that is an array
+ROOT: Final = "$"  # as the first step of a path: the document itself, where that is an array
 AXIS, ROWS = "", "*"  # what brackets take: an axis of values, or responses of their own
-BOM = b"\xef\xbb\xbf"
+BOM: Final = b"\xef\xbb\xbf"
 
-_FOLDED_TO_ASCII = ("\u017f".encode(), "\u212a".encode())  # the long s and the sign of kelvin, which are s and k to Go
+_FOLDED_TO_ASCII: Final = (
+    "\u017f".encode(),
+    "\u212a".encode(),
+)  # the long s and the sign of kelvin, which are s and k to Go
 
 
 class Document:
@@ -286,4 +289,4 @@ def _written(wanted: Sequence[Step]) -> str:
     return ".".join([ROOT + first[len(wanted[0].field) :], *others])
 
 
-_ESCAPED_NAME = re.compile(rb'\\u[^"]*"\s*:')
+_ESCAPED_NAME: Final = re.compile(rb'\\u[^"]*"\s*:')

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
-_NONE = type(None)
+_NONE: Final = type(None)
 
 Follow = Callable[[Any], Any]
 Vector = Callable[[list[Any]], list[Any]]  # from a list of values to the list of all that they lead to

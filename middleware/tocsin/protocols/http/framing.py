@@ -6,14 +6,14 @@ Bytes arrive cut anywhere. Each event keeps its bytes, so that passing all event
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from typing import Final, Protocol
 
 from tocsin.protocols.http.document import BOM
 from tocsin.unscored import Unscored
 
-_LINE_END = re.compile(rb"\r\n|\n|\r")
-_EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?:\r\n|\n|\r)")  # CRLF is one end of a line, not two
-_LONGEST_END = 4
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_EVENT_END: Final = re.compile(rb"(?>\r\n|\n|\r)(?:\r\n|\n|\r)")  # CRLF is one end of a line, not two
+_LONGEST_END: Final = 4
 
 
 class Event:

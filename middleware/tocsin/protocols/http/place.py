@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from tocsin.protocols.http.following import Follow
 
-_EMPTY = frozenset((b"null", b'""', b"[]", b"{}", b"false"))
+_EMPTY: Final = frozenset((b"null", b'""', b"[]", b"{}", b"false"))
 
 
 class Place:

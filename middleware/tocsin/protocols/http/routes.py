@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-_ROUTE = re.compile(r"[A-Z]+ /\S*")
-_CAPTURE = re.compile(r"\{([a-z_]+)\}")
+_ROUTE: Final = re.compile(r"[A-Z]+ /\S*")
+_CAPTURE: Final = re.compile(r"\{([a-z_]+)\}")
 
 
 class Match(NamedTuple):

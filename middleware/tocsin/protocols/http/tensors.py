@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from tocsin.protocols.http.method import JsonMethod
 from tocsin.protocols.http.parts import elements_of, encoded, members_of, object_of
@@ -19,10 +19,10 @@ from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import Shapes
 from tocsin.unscored import Unscored
 
-LENGTH_HEADER = "inference-header-content-length"
-_PLACES = {"request": "inputs", "response": "outputs"}
-_NUMBER = re.compile(r"[0-9]{1,15}")
-_ERROR = {"error": "{message}"}
+LENGTH_HEADER: Final = "inference-header-content-length"
+_PLACES: Final = {"request": "inputs", "response": "outputs"}
+_NUMBER: Final = re.compile(r"[0-9]{1,15}")
+_ERROR: Final = {"error": "{message}"}
 
 
 class InferRoute(JsonMethod):
