@@ -20,6 +20,7 @@ from tocsin.exchange.treatment import (
     DOCUMENT,
     EVENTS,
     LINES,
+    UNJUDGED,
     Headers,
     Message,
     ResponseTreatment,
@@ -51,8 +52,8 @@ class Exchange:
         self.repeated: Mapping[str, bytes] = {}  # members that messages of Tocsin's own repeat
         self._edits = guard.edits(call)
         self._applied: tuple[Edit, bytes] | None = None  # what was asked for, and the caller's request
-        self._limit = int(guard.config.max_message)
-        self._holds = guard.config.mode == "enforce"
+        self._limit = guard.max_message
+        self._holds = guard.mode == "enforce"
         self._request_encoding = metadata.get("content-encoding", "")
         self._request_headers, self._response_headers = metadata, metadata
         self._framing: Framing | None = None
@@ -130,7 +131,7 @@ class Exchange:
             self.call.initial_metadata = joined_values(headers, self.call.wants_initial)
         fields = self._response_headers = dict(headers)
         if not 200 <= status < 300:
-            return ResponseTreatment(False)
+            return UNJUDGED
         content_type = read_content_type(fields.get("content-type", "application/json"))
         is_binary = LENGTH_HEADER in fields and isinstance(self.method, InferRoute)
         self.kind = DOCUMENT if is_binary else content_type.kind
@@ -147,7 +148,7 @@ class Exchange:
             call.expect_document()
         rewrites = fault is None and (self.strips or (self._holds and self._decoding is not None))
         self._framing = _Unread(fault) if fault is not None else self._new_framing()
-        annotates = self.guard.config.mode == "annotate"  # by a verdict that goes before the end
+        annotates = self.guard.mode == "annotate"  # by a verdict that goes before the end
         self._by_segments = self._holds or rewrites or (annotates and bool(self.method.stream.done))
         self.is_coded = bool(encoding) and not rewrites and encoding.strip().lower() not in ("", "identity")
         if self._decoding is not None and not rewrites:

@@ -21,7 +21,7 @@ from typing import Final
 from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.replies import Reply
 from tocsin.exchange.segments import HeldSegments
-from tocsin.exchange.treatment import DOCUMENT, Headers, ResponseTreatment, Segment
+from tocsin.exchange.treatment import DOCUMENT, UNJUDGED, Headers, ResponseTreatment, Segment
 from tocsin.judgement.accepting import accept_verdict
 from tocsin.judgement.actions import END, Actions, Ask, Judge, Outcome, Release, Replace
 from tocsin.judgement.call import Call
@@ -31,7 +31,7 @@ from tocsin.memory import MemoryAccount
 
 Answer = tuple[int, list[tuple[str, str]], bytes]  # another response: its status, header fields and body
 Step = Judge | Ask
-_NO_STEPS: Sequence[Step] = ()
+_NO_STEPS: Final[Sequence[Step]] = ()
 _DECODED: Final = 6  # bytes that a waiting message of JSON takes for each of its own: the values read of it, and copies
 
 
@@ -58,7 +58,7 @@ class GatedResponse:
         self.holds = holds
         self.annotates = annotates
         self.gate = Gate(exchange.guard, exchange.call, holds=holds, can_retry=can_retry)
-        self.treatment = ResponseTreatment(False)
+        self.treatment = UNJUDGED
         self.keeps = self.charges = True
         self.is_complete = self.is_lost = False
         self.is_cleared = not (holds or annotates)

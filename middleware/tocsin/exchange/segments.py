@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from typing import Final
 
 from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.replies import verdict_event
 from tocsin.exchange.treatment import Segment
 from tocsin.judgement.call import Fault, StreamedCall
 
-MESSAGE_AFTER_END: Fault = ("undecodable", "a message follows the end of a stream")
+MESSAGE_AFTER_END: Final[Fault] = ("undecodable", "a message follows the end of a stream")
 
 
 class HeldSegment:

@@ -36,14 +36,18 @@ class Segment:
         self.raw, self.messages, self.is_done = raw, messages, is_done
 
 
-class ResponseTreatment(NamedTuple):
+class ResponseTreatment:
     """What will be done to a response. `is_judged`: it is read; otherwise it passes unchanged. `kind`: EVENTS, LINES or
     DOCUMENT. `rewrites`: the body goes on as other bytes, so that the headers `BODY_DEPENDENT_FIELDS` must be dropped.
     """
 
-    is_judged: bool
-    kind: str = DOCUMENT
-    rewrites: bool = False
+    __slots__ = ("is_judged", "kind", "rewrites")
+
+    def __init__(self, is_judged: bool, kind: str = DOCUMENT, rewrites: bool = False) -> None:
+        self.is_judged, self.kind, self.rewrites = is_judged, kind, rewrites
+
+
+UNJUDGED: Final = ResponseTreatment(False)
 
 
 class ContentType(NamedTuple):

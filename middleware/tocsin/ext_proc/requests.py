@@ -245,7 +245,7 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, at
+            return value if shift < 63 else value & 0xFFFFFFFFFFFFFFFF, at
         shift += 7
         if shift > 63:
             raise MessageError("a number has more than 64 bits")

@@ -31,8 +31,8 @@ _FRAMING: Final = frozenset({*_ONCE, "connection", "upgrade", "te", "trailer", "
 MOST_KEPT, LONGEST_KEPT = 1_024, 64  # lines whose reading is kept, as most come again, and characters of such a one
 _SECRETS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "api-key", "x-api-key"})
 _readings: Final[dict[str, tuple[str, str]]] = {}
-_NO_NAMES: Collection[str] = frozenset()
-_NO_OPTIONS: frozenset[str] = frozenset()
+_NO_NAMES: Final[Collection[str]] = frozenset()
+_NO_OPTIONS: Final[frozenset[str]] = frozenset()
 _USUAL_OPTIONS: Final = {value: frozenset([value]) for value in ("keep-alive", "close")}
 
 

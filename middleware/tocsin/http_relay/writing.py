@@ -12,7 +12,7 @@ from tocsin.http_relay.passing import CLOSE, HOP
 from tocsin.verdict import METADATA_KEY
 
 _LENGTHS: Final = frozenset({"content-length", "transfer-encoding", "trailer"})
-_NO_FIELDS: Sequence[tuple[str, str]] = ()
+_NO_FIELDS: Final[Sequence[tuple[str, str]]] = ()
 
 
 class ResponseWriter:

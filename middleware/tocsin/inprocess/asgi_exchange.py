@@ -9,7 +9,7 @@ from typing import Any
 from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.gated import Answer
 from tocsin.exchange.replies import ending, reply, verdict_fields
-from tocsin.exchange.treatment import BODY_DEPENDENT_FIELDS, DOCUMENT, ResponseTreatment, until_done, without_verdict
+from tocsin.exchange.treatment import BODY_DEPENDENT_FIELDS, DOCUMENT, until_done, without_verdict
 from tocsin.inprocess.http_gate import HttpGate
 from tocsin.judgement.actions import Ask
 from tocsin.judgement.batching import Batcher
@@ -41,7 +41,7 @@ class ServedExchange:
         self._body: bytes | None = None  # the request's, where it was read, as the application gets it
         self._unread: list[Message] = []  # what was received before, for the application to receive
         self._start: Message | None = None  # the response's, until it goes out
-        self._head = ResponseTreatment(False)
+        self._head = UNJUDGED
         self._has_ended = False  # nothing more goes to the caller
         self._stopped = asyncio.Event()
         self._receiving: asyncio.Task[Message] | None = None

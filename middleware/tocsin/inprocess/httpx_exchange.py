@@ -12,7 +12,6 @@ from tocsin.exchange.replies import ending, reply, verdict_fields
 from tocsin.exchange.treatment import (
     BODY_DEPENDENT_FIELDS,
     DOCUMENT,
-    ResponseTreatment,
     Segment,
     until_done,
     without_verdict,
@@ -33,7 +32,7 @@ class HttpxExchange:
         self.exchange = exchange
         self.gate = HttpGate(exchange)
         self.request = request
-        self.head = ResponseTreatment(False)
+        self.head = UNJUDGED
 
     def on_request(self, body: bytes) -> None:
         """The request is complete; it may go on as another."""

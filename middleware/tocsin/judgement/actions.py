@@ -62,5 +62,5 @@ Outcome = Sequence[bytes] | None  # of an `Ask`; None of a `Judge`
 Action = Judge | Ask | Release | Replace | End
 Actions = Sequence[Action]
 
-NOTHING: Actions = ()
+NOTHING: Final[Actions] = ()
 END: Final = End()

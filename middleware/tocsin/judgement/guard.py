@@ -27,8 +27,8 @@ from tocsin.unscored import Unscored
 from tocsin.verdict import Verdict
 
 TRACE_KEY: Final = "traceparent"
-NO_KEYS: Mapping[str, str] = {}
-NO_EDITS: Sequence[Edit] = ()
+NO_KEYS: Final[Mapping[str, str]] = {}
+NO_EDITS: Final[Sequence[Edit]] = ()
 NO_BUNDLE: Final = Unscored("no_bundle", "no model has a bundle")  # made once: most calls of such a guard pass for it
 ALL_ROWS: Final = 1 << 60  # more than there are
 
@@ -63,6 +63,8 @@ class Guard:
     def reconfigure(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
         """Judge by these from here on. Calls that are being judged finish by the old ones."""
         self.config = config
+        self.mode: str = config.mode
+        self.max_message = int(config.max_message)
         self.models = dict(models)
         self._reporter.follow(config, self.models)
         self.state.keep([store for model in self.models.values() for store in model.stores])

@@ -6,7 +6,7 @@ A request is changed only when the caller has not asked for the signal. What the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
@@ -28,7 +28,7 @@ class RequestedFields(NamedTuple):
 
 
 Part = bytes | tuple[int, int]  # of a message without some fields: bytes, or from where to where they stand in it
-_UNTRIED: Any = object()
+_UNTRIED: Final[Any] = object()
 
 
 class FieldEdit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -76,7 +76,7 @@ class ReadPlan(NamedTuple):
     spans: Sequence[Spans]
 
 
-_UNTRIED: Any = object()
+_UNTRIED: Final[Any] = object()
 
 
 class FieldReader:

@@ -36,12 +36,15 @@ class TensorForm(NamedTuple):
     repeats_last: bool = False
 
 
-class Array(NamedTuple):
-    """A signal of one message: its shape, its values as bytes of float32, and the meaning of its first axis."""
+class Array:
+    """A signal of one message: its shape, its values as bytes of float32, and the meaning of its first axis, `rows`.
+    True: it is one of responses; False: there is one response; None: as the detectors' width says.
+    """
 
-    shape: tuple[int, ...]
-    raw: bytes
-    rows: bool | None  # True: of responses; False: there is one response; None: as the detectors' width says
+    __slots__ = ("raw", "rows", "shape")
+
+    def __init__(self, shape: tuple[int, ...], raw: bytes, rows: bool | None) -> None:
+        self.shape, self.raw, self.rows = shape, raw, rows
 
     @property
     def values(self) -> Float32:

@@ -40,7 +40,7 @@ class ResponseBlock:
         self.begins_plainly = not (self.is_informational or self.foreign or verdicts)
 
 
-KNOWN_BLOCKS: dict[bytes, ResponseBlock] = {}  # that were read lately: most are alike
+KNOWN_BLOCKS: Final[dict[bytes, ResponseBlock]] = {}  # that were read lately: most are alike
 
 
 def read_response_block(block: bytes) -> ResponseBlock:

@@ -18,7 +18,7 @@ class Match(NamedTuple):
     captured: Mapping[str, str]
 
 
-_NOTHING: Mapping[str, str] = {}
+_NOTHING: Final[Mapping[str, str]] = {}
 
 
 def is_route(name: str) -> bool:
