@@ -9,7 +9,7 @@ from typing import Any
 from tocsin.exchange.exchange import Exchange
 from tocsin.exchange.gated import Answer
 from tocsin.exchange.replies import ending, reply, verdict_fields
-from tocsin.exchange.treatment import BODY_DEPENDENT_FIELDS, DOCUMENT, until_done, without_verdict
+from tocsin.exchange.treatment import BODY_DEPENDENT_FIELDS, DOCUMENT, UNJUDGED, until_done, without_verdict
 from tocsin.inprocess.http_gate import HttpGate
 from tocsin.judgement.actions import Ask
 from tocsin.judgement.batching import Batcher

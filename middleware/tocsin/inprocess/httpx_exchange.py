@@ -12,6 +12,7 @@ from tocsin.exchange.replies import ending, reply, verdict_fields
 from tocsin.exchange.treatment import (
     BODY_DEPENDENT_FIELDS,
     DOCUMENT,
+    UNJUDGED,
     Segment,
     until_done,
     without_verdict,
