@@ -67,7 +67,8 @@ def read(place: Place, leaf: str, document: Any) -> Any:
     if not isinstance(value, list | tuple):
         return repr(value)  # so that a truth value is none, and the sign of zero counts
     try:
-        return as_array(value, "", place.by_rows)
+        array = as_array(value, "", place.by_rows)
+        return None if array is None else (array.shape, array.raw, array.rows)
     except Unscored as why:
         return str(why)
 
