@@ -134,6 +134,18 @@ def test_errors_of_one_block_have_names_of_their_own_where_they_are_compiled() -
             assert len(names) == len(set(names)), f"{path}: {names}"
 
 
+def test_constants_of_compiled_modules_are_final() -> None:
+    """Compiled, they are numbers and objects then; others are looked up by name wherever they are used."""
+    constant = re.compile(r"_?[A-Z][A-Z0-9_]+")
+    for path in runpy.run_path(str(ROOT / "setup.py"))["files"]():
+        for node in ast.parse((ROOT / path).read_text()).body:
+            targets: list[ast.expr] = node.targets if isinstance(node, ast.Assign) else []
+            if isinstance(node, ast.AnnAssign) and not ast.unparse(node.annotation).startswith("Final"):
+                targets = [node.target]
+            names = [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+            assert not [name for name in names if constant.fullmatch(name)], f"{path}, line {node.lineno}"
+
+
 def test_nothing_unpickles_or_evaluates() -> None:
     forbidden = re.compile(
         r"\b(pickle|joblib|dill|cloudpickle|marshal)\b.*import|import (pickle|joblib|dill)|\beval\(|\bexec\("

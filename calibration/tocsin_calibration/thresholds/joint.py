@@ -30,7 +30,8 @@ from tocsin_calibration.thresholds.split import sorted_scores
 
 Float64 = NDArray[np.float64]
 LEARNT: Final = "learnt"
-LEAST_EXCESS, LARGEST_EXCESS = 1e-300, 1e300  # whose inverses are finite and more than 0
+LEAST_EXCESS: Final = 1e-300  # the inverses of both are finite and more than 0
+LARGEST_EXCESS: Final = 1e300
 
 
 def needed_of(rule: str, detectors: int) -> int:

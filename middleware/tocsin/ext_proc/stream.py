@@ -34,7 +34,8 @@ LARGEST_CHUNK: Final = 4 << 20  # bytes of a message of Envoy's that are always 
 HEADERS_SIZE: Final = 1 << 18  # of a message besides a body
 _OPENING: Final = block([(":status", "200"), ("content-type", "application/grpc")])
 _WRONG_TYPE: Final = block([(":status", "415")])
-_SERVING, _NOT_SERVING = b"\x08\x01", b"\x08\x02"
+_SERVING: Final = b"\x08\x01"
+_NOT_SERVING: Final = b"\x08\x02"
 _UNESCAPED: Final = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 

@@ -17,13 +17,15 @@ from hpack.table import HeaderTable
 
 STATIC_TABLE: Final = 61
 CONTENT_LENGTH: Final = ("content-length", 28)  # a name, and its place in the static table
-KEPT_BLOCKS, KEPT_EARLY = 1_024, 64  # of all connections together; of one that has not heard yet
+KEPT_BLOCKS: Final = 1_024  # of all connections together,
+KEPT_EARLY: Final = 64  # and of one that has not heard yet
 KEPT_SIZE: Final = 1_024  # bytes of a block that is kept
 LARGEST_LIST: Final = 1 << 20  # bytes of a decoded block, unless told otherwise
 
 # The static table (RFC 7541, appendix A) with what no index means in front, so that an index is a place in it.
 STATIC_FIELDS: Final = [("", ""), *((name.decode(), value.decode()) for name, value in HeaderTable.STATIC_TABLE)]
-KNOWN_NAMES, LONGEST_NAME = 4_096, 64  # literal names that are remembered, and bytes of such a name
+KNOWN_NAMES: Final = 4_096  # literal names that are remembered,
+LONGEST_NAME: Final = 64  # and bytes of such a name
 
 
 class HeaderError(Exception):

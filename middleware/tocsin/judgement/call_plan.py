@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tocsin.judgement.call import Call, StreamedCall
 from tocsin.protocols.method import Method
 
-HEX, NO_TRACE = "0123456789abcdef", "0" * 32
+HEX: Final = "0123456789abcdef"
+NO_TRACE: Final = "0" * 32
 
 
 class MethodPlan(NamedTuple):

@@ -11,7 +11,8 @@ from tocsin.judgement.message_run import MessageRun
 from tocsin.judgement.model import GuardedModel
 from tocsin.protocols.alike import AlikeRows, Template, Templates
 
-MOST_LEARNT, MOST_SPLITS = 4, 2  # structures, and messages read by themselves, in one run
+MOST_LEARNT: Final = 4  # structures in one run,
+MOST_SPLITS: Final = 2  # and messages read by themselves
 MOST_STRANGE: Final = 16  # messages read by themselves after which a stream has no more runs
 
 

@@ -19,11 +19,10 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 Spans = list[tuple[int, int]]  # of bytes, each from and to
 
-MAX_MESSAGE, MAX_MEMORY = 65_536, 4_194_304  # bytes of a message, and of all that are remembered
-INITIAL_LAYOUTS, HITS_PER_LAYOUT = (
-    64,
-    50,
-)  # structures to remember at once; then one for so many messages that were met again
+MAX_MESSAGE: Final = 65_536  # bytes of a message that is remembered,
+MAX_MEMORY: Final = 4_194_304  # and of all of them
+INITIAL_LAYOUTS: Final = 64  # structures to remember at once;
+HITS_PER_LAYOUT: Final = 50  # then one for so many messages that were met again
 MASKS_PER_LENGTH: Final = 8  # of one length
 TRIALS: Final = 3
 

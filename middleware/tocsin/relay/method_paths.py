@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote
 
-KEPT_PATHS, LONGEST_PATH = 1_024, 256  # paths that are remembered, and characters of such a path
+KEPT_PATHS: Final = 1_024  # paths that are remembered,
+LONGEST_PATH: Final = 256  # and characters of such a path
 MOST_DECODINGS: Final = 3  # a proxy may decode a path, and so may the server behind it
 ALWAYS_PASS: Final = (
     "/grpc.health.v1.Health/",

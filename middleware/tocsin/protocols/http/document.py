@@ -39,7 +39,8 @@ from tocsin.protocols.paths import Step, steps
 from tocsin.unscored import Unscored
 
 ROOT: Final = "$"  # as the first step of a path: the document itself, where that is an array
-AXIS, ROWS = "", "*"  # what brackets take: an axis of values, or responses of their own
+AXIS: Final = ""  # what brackets take: an axis of values,
+ROWS: Final = "*"  # or responses of their own
 BOM: Final = b"\xef\xbb\xbf"
 
 _FOLDED_TO_ASCII: Final = (
