@@ -146,6 +146,16 @@ def test_constants_of_compiled_modules_are_final() -> None:
             assert not [name for name in names if constant.fullmatch(name)], f"{path}, line {node.lineno}"
 
 
+def test_tests_replace_no_constants_of_compiled_modules() -> None:
+    """Which would change nothing there, so that such a test fails, or says nothing."""
+    compiled = {Path(path).stem: path for path in runpy.run_path(str(ROOT / "setup.py"))["files"]()}
+    replaced = re.compile(r"""setattr\(\s*(?:"[\w.]*?(\w+)\.|(\w+), ")(_?[A-Z][A-Z0-9_]+)\"""")
+    for path in (ROOT / "tests").rglob("*.py"):
+        for in_text, by_name, constant in replaced.findall(path.read_text()):
+            module = compiled.get(in_text or by_name)
+            assert module is None or f"\n{constant}: Final" not in (ROOT / module).read_text(), f"{path}: {constant}"
+
+
 def test_nothing_unpickles_or_evaluates() -> None:
     forbidden = re.compile(
         r"\b(pickle|joblib|dill|cloudpickle|marshal)\b.*import|import (pickle|joblib|dill)|\beval\(|\bexec\("

@@ -41,11 +41,13 @@ from tocsin.unscored import Unscored
 class Exchange:
     """One request and its response. `call` is its call for judgement. `asks`: the request may be changed, so that it
     must be complete before it goes on, and must go without its header `accept-encoding`. `wants_request`: `on_request`
-    must be called in any case.
+    must be called in any case. `is_another`: it reads another response to the request of the call, which is judged by
+    the one that it had.
     """
 
-    def __init__(self, guard: Guard, call: Call, metadata: Mapping[str, str]) -> None:
+    def __init__(self, guard: Guard, call: Call, metadata: Mapping[str, str], *, is_another: bool = False) -> None:
         self.guard, self.call = guard, call
+        self._is_another = is_another
         assert isinstance(call.reads, JsonMethod)
         self.method: JsonMethod = call.reads
         self.kind = DOCUMENT
@@ -142,10 +144,8 @@ class Exchange:
                 self._decoding = decoding(encoding)
             except Unscored as why:
                 fault = why.reason, str(why)
-        call = self.call
-        call.ends_by_ending = self.kind != DOCUMENT
-        if self.kind == DOCUMENT and isinstance(call, StreamedCall):
-            call.expect_document()
+        if not self._is_another:
+            self._describe_response(self.call)
         rewrites = fault is None and (self.strips or (self._holds and self._decoding is not None))
         self._framing = _Unread(fault) if fault is not None else self._new_framing()
         annotates = self.guard.mode == "annotate"  # by a verdict that goes before the end
@@ -156,6 +156,11 @@ class Exchange:
         if annotates and self.kind == DOCUMENT and not self._by_segments:
             self._held_parts = []
         return ResponseTreatment(True, self.kind, rewrites)
+
+    def _describe_response(self, call: Call) -> None:
+        call.ends_by_ending = self.kind != DOCUMENT
+        if self.kind == DOCUMENT and isinstance(call, StreamedCall):
+            call.expect_document()
 
     def on_response_chunk(self, content: bytes) -> list[Segment]:
         """The segments that these bytes of the response complete."""
@@ -196,7 +201,7 @@ class Exchange:
         """The messages of another response to the same request, and its body as the caller may get it. None where it is
         no success or cannot be read.
         """
-        another = Exchange(self.guard, self.call, {})
+        another = Exchange(self.guard, self.call, {}, is_another=True)
         another._applied = self._applied
         head = another.on_response_headers(status, headers)
         if not head.is_judged:

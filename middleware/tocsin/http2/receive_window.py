@@ -30,6 +30,7 @@ class ReceiveWindow:
         self._side = side
         self._send_window = send_window
         self._memory = memory
+        self.much_of_connection = _MUCH_OF_CONNECTION
         self.uncredited = 0  # bytes to be credited, to the connection
         self._streams: dict[int, int] = {}  # and to streams, less than _MUCH_OF_STREAM each
         self.later: dict[int, int] = {}  # of streams of which something waits for the receiver
@@ -59,7 +60,7 @@ class ReceiveWindow:
     def credit(self, stream: int, size: int, *, ended: bool = False) -> None:
         """So many bytes of a stream have gone on, or were dropped."""
         uncredited = self.uncredited = self.uncredited + size
-        if uncredited >= _MUCH_OF_CONNECTION:
+        if uncredited >= self.much_of_connection:
             self.resume()
         if not ended or self._streams:
             self._credit_stream(stream, size, ended)
@@ -67,7 +68,7 @@ class ReceiveWindow:
     def defer_credit(self, stream: int, size: int) -> None:
         """So many bytes of a stream wait for the receiver."""
         self.uncredited += size
-        if self.uncredited >= _MUCH_OF_CONNECTION:
+        if self.uncredited >= self.much_of_connection:
             self.resume()
         self.later[stream] = self.later.get(stream, 0) + size
 
@@ -78,7 +79,7 @@ class ReceiveWindow:
 
     def resume(self) -> None:
         """Give the connection's window back, unless too much waits for the receiver."""
-        if self.uncredited >= _MUCH_OF_CONNECTION and not self._memory.is_held_back(self._send_window.waiting):
+        if self.uncredited >= self.much_of_connection and not self._memory.is_held_back(self._send_window.waiting):
             self._side.put(window_update(0, self.uncredited))
             self.uncredited = 0
 

@@ -20,6 +20,8 @@ def with_another_response(call: Call, request: bytes | None, responses: Sequence
     another_stream = StreamedCall(
         stream.reads, stream.keys, stream.trace, stream.wants_request, stream.every, together=not stream.is_apart
     )
+    if stream.is_document:
+        another_stream.expect_document()
     _describe(stream, another_stream, request)
     pieces = [piece for response in responses if (piece := another_stream.on_response_message(response)) is not None]
     return another_stream, pieces + another_stream.ended()

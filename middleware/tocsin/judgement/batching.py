@@ -58,6 +58,7 @@ class Batcher:
         self._is_alone = is_alone
         self._is_filling = is_filling
         self.expected = 0
+        self.most_waiting = MOST_WAITING
         self._loop = asyncio.get_running_loop()
         self._calls: list[Call] = []
         self._waiting: list[VerdictCallback] = []
@@ -84,7 +85,7 @@ class Batcher:
     def submit(self, call: Call, waiting: VerdictCallback) -> None:
         """Judge the call with others. When too many calls wait already, it passes unscored at once."""
         calls = self._calls
-        if len(calls) >= MOST_WAITING:
+        if len(calls) >= self.most_waiting:
             self._loop.call_soon(self._give_up, call, waiting)
             return
         calls.append(call)

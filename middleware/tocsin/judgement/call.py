@@ -28,16 +28,16 @@ class Call:
     `request` and `response` are single gRPC messages without framing and compression. `earlier` holds the messages of a
     stream that are judged together with `response`. `is_late` means that nobody waits for the verdict any more. `keys`
     is the request metadata that judgement reads; `hint` names the model where the protocol does not; `origin` names the
-    connection. `wants_request` says whether the position has to pass the request. `drawn_for` are the models that ask
-    a second opinion of it by lot.
+    connection. `wants_request` says whether the position has to pass the request, `needs_request` whether judgement
+    does not do without. `drawn_for` are the models that ask a second opinion of it by lot.
     """
 
     __slots__ = (
         "_has_request", "began", "drawn_for", "earlier", "ends_by_ending", "fault", "hint", "initial_metadata",
         "is_late", "is_summary", "is_unmatched", "kept_bytes", "kept_requests", "keys", "message_indices", "method",
-        "model", "origin", "parent", "reads", "request", "response", "responses", "sequence", "streams", "takes_runs",
-        "trace", "traceparent", "trailing_metadata", "verdict", "version", "wants_initial", "wants_request",
-        "wants_trailing",
+        "model", "needs_request", "origin", "parent", "reads", "request", "response", "responses", "sequence",
+        "streams", "takes_runs", "trace", "traceparent", "trailing_metadata", "verdict", "version", "wants_initial",
+        "wants_request", "wants_trailing",
     )  # fmt: skip
 
     def __init__(self, reads: Method, keys: Mapping[str, str], trace: str, wants_request: bool) -> None:
@@ -45,7 +45,7 @@ class Call:
         self.method = reads.name
         self.keys = keys
         self.trace = trace
-        self.wants_request = wants_request
+        self.wants_request = self.needs_request = wants_request
         self.drawn_for: Sequence[str] = ()
         self._has_request = False
         self.request: bytes | None = None
@@ -80,7 +80,10 @@ class Call:
         """A message of the caller. Where the method takes one message, a second makes the call undecodable, because
         servers differ in which of the two they use.
         """
-        if not self._has_request:
+        if self.drawn_for and not self.needs_request:  # whoever is asked about it does without: it is judged as others
+            self.request = None if self._has_request else content
+            self._has_request = True
+        elif not self._has_request:
             self._has_request = True
             self.request, self.fault = content, fault
         elif self.reads.requests_stream:
@@ -147,7 +150,7 @@ class StreamedCall(Call):
 
     __slots__ = (
         "_collects", "_concluded", "_groups", "_is_together", "_message_count", "_requests", "_serial", "complete",
-        "drawn", "every", "is_apart", "is_closed", "pending", "spanned", "started_sequences", "strange",
+        "drawn", "every", "is_apart", "is_closed", "is_document", "pending", "spanned", "started_sequences", "strange",
     )  # fmt: skip
 
     def __init__(
@@ -176,6 +179,7 @@ class StreamedCall(Call):
         if wants_request and reads.requests_stream:
             self._requests = StreamRequests(reads, in_turn=in_turn)
         self._is_together = together
+        self.is_document = False
         self._collects = every != 1
         self._groups: MessageGroups | None = None  # of messages that wait for others
         self._message_count = self._serial = 0
@@ -223,6 +227,7 @@ class StreamedCall(Call):
         """The response is no stream, but a document: each message of it is a whole answer, which waits for no other
         unless they are judged together.
         """
+        self.is_document = True
         self._collects = self._is_together and self.every != 1
 
     def next_places(self, messages: int) -> int:

@@ -119,10 +119,11 @@ class GuardedModel:
 
     def wants_request(self, method: str) -> bool:
         """Whether the request is needed to judge a response of that method, to act on it, or to ask about it where it
-        raises an alarm; calls that are asked about by lot are known as they begin.
+        raises an alarm; calls that are asked about by lot are known as they begin. Of streams of requests, each call
+        has to be judged by the same pieces.
         """
-        second_opinion = self.config.second_opinion
-        if second_opinion is not None and second_opinion.alarmed and method in self.served:
+        asks, of_method = self.config.second_opinion, self.served.get(method)
+        if asks is not None and of_method is not None and (asks.alarmed or of_method.requests_stream):
             return True
         if self.reads_request(method) or self.policy.asks_again or method in self.readers.edits:
             return True

@@ -53,6 +53,7 @@ class Tally:
         self.inputs: list[NDArray[np.float32]] = []
         self._signals: list[bytes] = []
         self._waiting_bytes = 0
+        self.most_waiting_bytes = WAITING_BYTES
 
     def add(self, batch: Scored, rows: int, alarmed: bool, versions: Sequence[tuple[str, int]] | None = None) -> None:
         """Count a judged batch: so many rows, some of them `alarmed` or none. `versions`: runs of one version, where
@@ -169,7 +170,7 @@ class Tally:
             content = signals.tobytes()  # which joins many times as quickly as arrays do
             self._signals.append(content)
             self._waiting_bytes += len(content)
-            if self._waiting_bytes >= WAITING_BYTES:
+            if self._waiting_bytes >= self.most_waiting_bytes:
                 self.projected()
 
     def _count_versions(self, runs: Iterable[tuple[str, int]]) -> None:

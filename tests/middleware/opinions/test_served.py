@@ -6,6 +6,7 @@ import json
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from benchmarks.harness.chat import tokens_bundle
 from benchmarks.harness.judge_server import Reply, judge_server
 from scipy.stats import betabinom, binom
 from tests.command import tocsin
-from tests.middleware.opinions.served import PATIENCE, guarded, opinion_of
+from tests.middleware.opinions.served import PATIENCE, RATING, guarded, opinion_of
 
-from tocsin.judgement.lottery import Sampler
+from tocsin.configuration.config import Config
+from tocsin.judgement.guard import Guard
+from tocsin.judgement.lottery import Lottery, Sampler
 
 
 def promised(path: Path, scores: np.ndarray, alpha: float = 0.1) -> Path:
@@ -135,6 +138,40 @@ def test_only_calls_that_may_be_asked_about_keep_their_requests(tmp_path: Path, 
     assert [list(call.drawn_for) for call in calls] == [["m"] if sampler.draws(trace) else [] for trace in traces]
     low, high = binom.ppf([5e-5, 1 - 5e-5], len(untraced), 0.2)
     assert low <= sum(call is not None and bool(call.drawn_for) for call in untraced) <= high
+
+
+def drawing_guard(model: dict[str, Any], method: str, **second: Any) -> Guard:
+    """A guard that draws every call of a method."""
+    settings = {"judge": {"url": "http://127.0.0.1:1/v1", "model": "judge"}, "opinions": RATING, **second}
+    guard = Guard.open(Config(models={"m": {**model, "second_opinion": settings}}, mode="enforce"))
+    guard.lottery = Lottery()
+    guard.lottery.samplers = {method: [Sampler("m", 1.0, b"k" * 16)]}
+    return guard
+
+
+@pytest.mark.parametrize("alarmed", [True, False])
+def test_a_drawn_call_is_judged_as_others_though_its_request_cannot_be_read(alarmed: bool) -> None:
+    """Whether it is drawn must not decide whether a response passes. With `alarmed` all calls want their requests."""
+    method = "POST /v1/chat/completions"
+    call = drawing_guard({"protocol": "openai"}, method, alarmed=alarmed).call(method, {})
+    assert call is not None and call.drawn_for and call.wants_request
+    call.on_request_message(None, ("too_large", "more than a judge reads"))
+    assert (call.fault is not None) == alarmed and call.request is None
+    call.on_request_message(b"{}")
+    assert call.request is None  # of two, servers differ in which they use
+
+
+def test_requests_of_a_stream_are_matched_whether_the_call_is_drawn_or_not() -> None:
+    method = "/inference.GRPCInferenceService/ModelStreamInfer"
+    model = {"protocol": "oip", "signals": {"probs": "response.outputs.probs"}, "judge": "end"}
+    for share in (0.0, 1.0):
+        guard = drawing_guard(model, method)
+        assert guard.lottery is not None
+        guard.lottery.samplers = {method: [Sampler("m", share, b"k" * 16)]}
+        call = guard.call(method, {})
+        assert call is not None and call.wants_request and bool(call.drawn_for) == bool(share)
+        call.on_request_message(b"a question")
+        assert call.kept_requests
 
 
 def test_alarmed_calls_are_asked_about_though_no_other_is(tmp_path: Path) -> None:

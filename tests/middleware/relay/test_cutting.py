@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 from tocsin.http2.frames import PREFACE, frame
 from tocsin.http2.header_literals import block
 from tocsin.judgement.guard import Guard
+from tocsin.relay.managed import ManagedConnection
 from tocsin.relay.server import Relay
 from tocsin.verdict import METADATA_KEY, Verdict
 
@@ -240,11 +241,10 @@ async def test_what_is_let_go_while_a_frame_passes_comes_before_what_follows_it(
         assert joined(got[stream])[0] == content
 
 
-async def test_credits_for_the_upstream_never_stand_inside_a_request(bundle: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(
-        "tocsin.http2.receive_window._MUCH_OF_CONNECTION", 70_000
-    )  # credited when the caller has caught up
+async def test_credits_for_the_upstream_never_stand_inside_a_request(bundle: Path) -> None:
     _, connection, to_client, to_server = enforcing_by_hand(bundle)
+    assert isinstance(connection, ManagedConnection)
+    connection.windows.from_server.much_of_connection = 70_000  # credited when the caller has caught up
     hello = SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()
     ask = block([(":method", "POST"), (":path", "/test.Model/Both"), ("content-type", "application/grpc")])
     asking = DataFrame(1, data=b"\xb3" * 5_000, flags=["END_STREAM"]).serialize()

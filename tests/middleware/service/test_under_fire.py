@@ -24,7 +24,6 @@ from benchmarks.harness.parts import (
 from tests.middleware.service.faulty import ANSWER, outcome, served
 
 import tocsin
-from tocsin.judgement import batching
 from tocsin.judgement.guard import Guard
 from tocsin_calibration import Bundle, calibrate
 from tocsin_detectors import Entropy, Observations, compile
@@ -59,12 +58,12 @@ def test_a_scorer_that_crashes(bundle: Path, fail: str) -> None:
 
 
 @pytest.mark.parametrize("fail", FAILS)
-def test_a_scorer_that_hangs_and_the_queue_before_it(bundle: Path, fail: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(batching, "MOST_WAITING", 3)
+def test_a_scorer_that_hangs_and_the_queue_before_it(bundle: Path, fail: str) -> None:
     guard = Guard.open(settings(1, bundle))
     guard.models["digits"].scoring.seconds = 1.0  # too heavy for the loop
     goes_on = hold_scores(guard)
     with served(bundle, guard, fail=fail, scoring_budget="50ms") as relay:
+        relay.sidecar.relay.context.batcher.most_waiting = 3
         try:
             with grpc.insecure_channel(relay.target) as channel:
                 call = channel.unary_unary(INFER)

@@ -151,15 +151,13 @@ def test_signals_of_another_width_or_not_finite_are_left_out(watching: Path) -> 
 
 @pytest.mark.parametrize("waiting_bytes", [1, 1 << 18])
 @pytest.mark.parametrize("names", [("embedding",), ("probs", "embedding")])
-def test_what_is_taken_is_projected_as_it_came_at_whatever_times(
-    monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], waiting_bytes: int
-) -> None:
-    monkeypatch.setattr("tocsin.sinks.tally.WAITING_BYTES", waiting_bytes)
+def test_what_is_taken_is_projected_as_it_came_at_whatever_times(names: tuple[str, ...], waiting_bytes: int) -> None:
     safe = safe_traffic(640, seed=12)
     signals = np.hstack([safe[name] for name in names]).astype(np.float32)
     promise = calibrate(np.random.default_rng(0).normal(size=(900, 2)))
     promise.inputs = InputsReference.of(names, signals[:320], signals[320:])
     tally = Tally(promise, GroupNumbers([]), in_order=False, scores=True)
+    tally.most_waiting_bytes = waiting_bytes
     start = 0
     for rows in (1, 3, 20, 7, 9, 200, 1, 1, 8, 16):
         of_batch = {name: safe[name][start : start + rows].astype(np.float32) for name in names}
