@@ -21,7 +21,7 @@ def main() -> None:
     """Measure, print and check."""
     options = arguments(
         __doc__ or "",
-        rounds={"type": int, "default": 15, "help": "how often the CPU of each way is measured"},
+        rounds={"type": int, "default": 60, "help": "how often the CPU of each way is measured"},
         answers={"type": int, "default": 200, "help": "answers of each kind that the judge is asked about"},
         runs={"type": int, "default": 100, "help": "streams that are drawn for each change, and without one"},
         kept={"type": Path, "default": Path(".demo/streams"), "help": "where answers and opinions are kept"},

@@ -26,7 +26,7 @@ from benchmarks.harness.judge_server import judge_server
 from benchmarks.http_relay import start_model
 from benchmarks.report import Check, at_most, console
 
-SHAPE, WARM_UP = Shape(16, 16, 8_000), Shape(16, 16, 500)
+SHAPE, WARM_UP = Shape(16, 16, 2_000), Shape(16, 16, 500)
 LIMIT = 1.03  # times the CPU of the relay without second opinions
 OFF, PER_CENT, EVERY = "off", "1% of the calls", "every call"
 SHARES = {PER_CENT: 0.01, EVERY: 1.0}
