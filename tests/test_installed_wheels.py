@@ -48,7 +48,7 @@ def test_a_wheel_that_is_not_what_its_name_says_fails(
     native_rows: int,
     wrong: str,
 ) -> None:
-    measured = InstalledWheel(1.0, 3.0, 189.0, version, 0.3, 0.4, 0.3, served, native_rows)
+    measured = InstalledWheel(1.0, 3.0, 189.0, version, 0.1, 0.3, 0.4, 0.3, served, native_rows)
     end = ends_with(monkeypatch, tmp_path, name, measured)
     assert end is None if not wrong else isinstance(end, str) and f"{name}: {wrong}" in end
     checks = json.loads((tmp_path / "installed.json").read_text())["checks"]
@@ -58,7 +58,7 @@ def test_a_wheel_that_is_not_what_its_name_says_fails(
 def test_a_wheel_that_takes_long_to_import_is_reported_and_fails_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    slow = InstalledWheel(1.0, 3.0, 189.0, PLAIN, 9.0, 9.0, 9.0, PLAIN, 0)
+    slow = InstalledWheel(1.0, 3.0, 189.0, PLAIN, 9.0, 9.0, 9.0, 9.0, PLAIN, 0)
     assert ends_with(monkeypatch, tmp_path, PURE, slow) is None
     checks = json.loads((tmp_path / "installed.json").read_text())["checks"]
-    assert [check["holds"] for check in checks] == [True, True, False, False, False]
+    assert [check["holds"] for check in checks] == [True, True, False, False, False, False]
