@@ -52,8 +52,8 @@ def parse_address(value: Any) -> Address:
 
 
 class _HttpSchemes:
-    """Has pydantic's own URL take http:// and https:// alone. Its HttpUrl does the same, and takes a tenth of the time
-    that importing all of this takes, for e-mail addresses and domains.
+    """Has pydantic's own URL take http:// and https:// alone. Its HttpUrl does the same, and imports what e-mail
+    addresses and domains need as well.
     """
 
     @staticmethod
