@@ -25,7 +25,7 @@ HOT = """
     middleware/tocsin/http2/{frames,header_literals,headers,receive_window,send_window,splitter,unfinished_block}.py
     middleware/tocsin/judgement/{actions,batch_scorer,batch_verdicts,batching,call,call_plan,call_reader,call_size,gate,guard,held_items}.py
     middleware/tocsin/judgement/{judge,key_finder,lottery,message_groups,message_run,model,outgoing,reporting,run_reading,scoring,signal_readers,signal_shapes}.py
-    middleware/tocsin/protocols/{field_edit,field_method,field_reader,field_signals,field_values,layouts,oip,oip_layouts,oip_method,rows}.py
+    middleware/tocsin/protocols/{field_edit,field_method,field_reader,field_signals,field_values,layouts,oip,oip_contents,oip_layouts,oip_method,rows}.py
     middleware/tocsin/protocols/http/{call_name,document,following,framing,method,parallel,place,reader,routes,tensors,unread_parts,values}.py
     middleware/tocsin/sinks/{histogram,series,tally}.py
     middleware/tocsin/state/memory.py
@@ -36,13 +36,23 @@ HOT = """
 """
 # In C, by module: the file, its headers and options. Steps evaluate small graphs, where without them ONNX Runtime does;
 # products must round as they do there, with no other contraction. The scanner reads documents, where without it msgspec
-# does.
+# does. Scales are looked up for few rows, where without them Python and numpy do, and
+# fields of small messages are found, where without it protobuf does.
 IN_C = {
     "tocsin_detectors.small_graphs._steps": (
         "detectors/tocsin_detectors/small_graphs/_steps.c",
-        ["detectors/tocsin_detectors/small_graphs/kernels.h"],
+        [
+            f"detectors/tocsin_detectors/small_graphs/{name}.h"
+            for name in ("evaluation", "kernels", "products", "steps")
+        ],
         ["-O3", "-fno-math-errno", "-ffp-contract=off"],
     ),
+    "tocsin_calibration.thresholds._scales": (
+        "calibration/tocsin_calibration/thresholds/_scales.c",
+        [],
+        ["-O3", "-ffp-contract=off"],
+    ),
+    "tocsin.protocols._envelope": ("middleware/tocsin/protocols/_envelope.c", [], ["-O3"]),
     "tocsin.protocols.http._scanner": (
         "middleware/tocsin/protocols/http/_scanner.c",
         ["middleware/tocsin/protocols/http/json_scan.h", "middleware/tocsin/protocols/http/json_tokens.h"],

@@ -12,11 +12,13 @@ from typing import Any
 from benchmarks.dataplane.messages import PATH, response
 from tocsin.http2 import frames
 from tocsin.http2.header_literals import literal
+from tocsin.judgement.batch_verdicts import finite_scores
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.model import GuardedModel
+from tocsin.judgement.scoring import Scoring
 from tocsin.judgement.sink import Scored
-from tocsin.protocols.rows import Reading
+from tocsin.protocols.rows import Family, Reading, Stacking
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.verdict import METADATA_KEY, Verdict
 from tocsin_detectors import Observations
@@ -36,15 +38,14 @@ def breakdown(config: Path, observations: Observations) -> dict[str, dict[str, f
         for call, message in zip(calls, messages, strict=False):
             call.response = message
         read = [_read(model, message) for message in messages[:size]]
-        signals = read[0][1].stack([raws for _, _, raws in read])
-        scores = scoring.run(signals)
+        contents = [raws for _, _, raws in read]
+        scores = finite_scores(scoring, Stacking(read[0][1], contents, size))
         guard.judge(calls)
         batch = Scored("bench", calls, scores, 1e-4)
         verdicts = [call.verdict for call in calls if call.verdict is not None]
         steps: dict[str, Callable[[], Any]] = {
             "parsing": partial(_all_read, model, messages[:size]),
-            "stacking": partial(read[0][1].stack, [raws for _, _, raws in read]),
-            "scoring": partial(scoring.scorer.run, signals),
+            "scoring": partial(_scored, scoring, read[0][1], contents),
             "judging": partial(scoring.promise.judge, scores),
             "metrics": partial(sink.scored, batch),
             "writing": partial(_written, verdicts),
@@ -55,6 +56,10 @@ def breakdown(config: Path, observations: Observations) -> dict[str, dict[str, f
 
 def _all_read(model: GuardedModel, messages: list[bytes]) -> list[Any]:
     return [_read(model, message) for message in messages]
+
+
+def _scored(scoring: Scoring, family: Family, contents: list[list[bytes]]) -> Any:
+    return finite_scores(scoring, Stacking(family, contents, len(contents)))
 
 
 def _written(verdicts: list[Verdict]) -> list[bytes]:

@@ -13,6 +13,7 @@ from tocsin_calibration.sessions.rule import Progress, SessionRule
 from tocsin_calibration.thresholds.classes import Classes
 from tocsin_calibration.thresholds.joint import Float64, JointScore
 from tocsin_calibration.thresholds.limits import Limits
+from tocsin_calibration.thresholds.native_scales import MOST_ROWS, lookup_of
 from tocsin_calibration.thresholds.ordered import Ordered
 from tocsin_calibration.thresholds.smoothing import seed_of
 from tocsin_calibration.thresholds.terms import Guarantee
@@ -98,6 +99,7 @@ class Promise:
         self.fits_tails = fits_tails
         scale_set = self.reference if self.scales is None else self.scales
         self._score = JointScore(scale_set, rule, self.combination, fits_tails=fits_tails)
+        self._lookup = lookup_of(self._score)
 
     @property
     def unit(self) -> str:
@@ -154,11 +156,17 @@ class Promise:
         `groups`: each row's group, where the promise has groups. `sessions`: the progress of each row's session, rows
         of one session in their order; without it, every row is a session of its own.
         """
-        is_few = len(scores) <= FEW or scores.size <= FEW_SCORES
-        if is_few:
+        joint: list[float]
+        by_detector: list[list[float]] | Float64
+        rows = len(scores)
+        is_few = rows <= FEW or scores.size <= FEW_SCORES
+        natively = None if self._lookup is None or rows > MOST_ROWS else self._lookup(scores)
+        if natively is not None:
+            is_few = True
+            joint, by_detector = natively
+        elif is_few:
             pairs = [self._score.of(row) for row in scores.tolist()]
-            joint: list[float] = [c for c, _ in pairs]
-            by_detector: list[list[float]] | Float64 = [p for _, p in pairs]
+            joint, by_detector = [c for c, _ in pairs], [p for _, p in pairs]
         else:
             columns, details = self._score(scores)
             joint, by_detector = columns.tolist(), details if len(details) > MANY else details.tolist()

@@ -93,7 +93,7 @@ class Scorer:
         rows = len(next(iter(signals.values()))) if signals else 0
         if (native := self._native) is not None and rows <= MOST_ROWS:
             if self._by_width is not None:
-                native = self._by_width.of(signals)
+                native = self._by_width.of_arrays(signals)
             if native is not None and rows <= native.most_rows:
                 evaluated = native.run(signals, rows)
                 if evaluated is not None:
@@ -106,6 +106,13 @@ class Scorer:
             return np.concatenate(parts)
         scores: Float32 = self._session.run(self._outputs, signals)[0]
         return scores
+
+    def native(self, rows: int, widths: Mapping[str, int]) -> Evaluator | None:
+        """What evaluates so many rows of signals of these widths natively; None where ONNX Runtime scores them."""
+        native = self._native
+        if native is not None and self._by_width is not None and rows <= MOST_ROWS:
+            native = self._by_width.of(widths)
+        return native if native is not None and rows <= native.most_rows else None
 
     def run_by_onnx_runtime(self, signals: Mapping[str, Float32]) -> Float32:
         """The same by ONNX Runtime whatever the number of rows. Raises GraphError where it fails."""

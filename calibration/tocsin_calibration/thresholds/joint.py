@@ -140,11 +140,11 @@ class JointScore:
         columns = np.asarray(reference, np.float64).T
         self.scales = [LogPValueScale(column, fits_tail=fits_tails) for column in columns]
         self._lists = [scale.lists() for scale in self.scales]
-        self._needed = needed_of(rule, len(self.scales))
-        self._weights = [1.0] * len(self.scales) if weights is None else [float(w) for w in weights]
-        if len(self._weights) != len(self.scales) or not all(0 <= w < inf for w in self._weights):
+        self.needed = needed_of(rule, len(self.scales))
+        self.weights = [1.0] * len(self.scales) if weights is None else [float(w) for w in weights]
+        if len(self.weights) != len(self.scales) or not all(0 <= w < inf for w in self.weights):
             raise CalibrationError(f"{len(self.scales)} detectors need as many weights, finite and 0 or more")
-        if self._needed == 0 and weights is None:
+        if self.needed == 0 and weights is None:
             raise CalibrationError(f"the joint rule '{rule}' needs weights")
         # The detectors' pieces one after the other, so that a batch is looked up at once.
         lengths = [len(scale.start) for scale in self.scales]
@@ -198,24 +198,24 @@ class JointScore:
 
     def _join(self, surprisals: list[float]) -> float:
         """One nonconformity score from the detectors' -log p, by the rule."""
-        if self._needed == 1:
+        if self.needed == 1:
             return max(surprisals)
-        if self._needed:
-            return sorted(surprisals)[-self._needed]
+        if self.needed:
+            return sorted(surprisals)[-self.needed]
         total = 0.0
-        for weight, surprisal in zip(self._weights, surprisals, strict=True):
+        for weight, surprisal in zip(self.weights, surprisals, strict=True):
             if weight:
                 total += weight * surprisal
         return total
 
     def _join_columns(self, surprisals: Float64) -> Float64:
         """The same for n responses: (d, n) -> (n,)."""
-        if self._needed == 1:
+        if self.needed == 1:
             return np.asarray(surprisals.max(axis=0))
-        if self._needed:
-            return np.asarray(np.sort(surprisals, axis=0)[-self._needed])
+        if self.needed:
+            return np.asarray(np.sort(surprisals, axis=0)[-self.needed])
         total = np.zeros(surprisals.shape[1])
-        for weight, row in zip(self._weights, surprisals, strict=True):
+        for weight, row in zip(self.weights, surprisals, strict=True):
             if weight:
                 total += weight * row
         return total

@@ -1,7 +1,7 @@
 /* Evaluates a list of steps on a few rows: the native half of tocsin_detectors.small_graphs.
  *
  * planner.py turns a graph into steps over one array of doubles, the arena: constants first, then the inputs of a row,
- * then what steps compute. A float32 value is a double that float32 can represent. Steps are records of 14 int32:
+ * then what steps compute. Of a small arena there are several, for rows that are evaluated abreast. A float32 value is a double that float32 can represent. Steps are records of 14 int32:
  *
  *     operation, kind, rounds, out, the forms of three operands, their places, four sizes
  *
@@ -14,186 +14,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "kernels.h"
-
-#define MOST 4194304 /* values in any array, and multiplications of a step */
-
-enum operation { UNARY, BINARY, WHERE, REDUCE, SOFTMAX, PRODUCT, GEMM, TOP_K, CUMULATE, OPERATIONS };
-enum form { FULL, REPEATED, TABLE };
-
-typedef struct {
-    int32_t operation, kind, rounds, out, form[3], place[3], size[4];
-} Step;
-
-typedef struct {
-    PyObject_HEAD
-    double *arena, *scratch;
-    float *weights, *narrow;
-    int32_t *tables, *inputs, *outputs; /* inputs: place, width, whether -inf is a value; outputs: places */
-    Step *steps;
-    Py_ssize_t places, constants, n_weights, n_tables, n_inputs, n_outputs, n_steps;
-    int64_t n_scratch, n_narrow;
-} Plan;
-
-/* How many values an operand of a step has, and how many the step gives; -1 where its sizes make no sense. */
-static int64_t operand_size(const Step *s, int which, int64_t *out) {
-    const int32_t *z = s->size;
-    int64_t sizes[3] = {0, 0, 0};
-    for (int i = 0; i < 4; i++)
-        if (z[i] < 0 || z[i] > MOST) return -1;
-    switch (s->operation) {
-    case UNARY:
-    case BINARY:
-    case WHERE:
-        *out = sizes[0] = z[0];
-        sizes[1] = s->operation == UNARY ? 0 : z[0];
-        sizes[2] = s->operation == WHERE ? z[0] : 0;
-        break;
-    case REDUCE: /* outer, reduced */
-        *out = z[0];
-        sizes[0] = (int64_t)z[0] * z[1];
-        if (z[1] < 1) return -1;
-        break;
-    case SOFTMAX:
-    case CUMULATE:
-        *out = sizes[0] = (int64_t)z[0] * z[1];
-        if (z[1] < 1) return -1;
-        break;
-    case PRODUCT: /* matrices, rows, inner, columns */
-    case GEMM:    /* rows, inner, columns, whether there is a bias; weights at place[1], the bias at place[2] */
-        if (s->operation == GEMM) {
-            if (z[1] < 1 || (int64_t)z[0] * z[1] > MOST || (int64_t)z[0] * z[1] * z[2] > MOST) return -1;
-            sizes[0] = (int64_t)z[0] * z[1];
-            *out = (int64_t)z[0] * z[2];
-            break;
-        }
-        if ((int64_t)z[0] * z[1] > MOST || (int64_t)z[2] * z[3] > MOST) return -1;
-        if ((int64_t)z[0] * z[1] * z[2] > MOST || (int64_t)z[0] * z[2] * z[3] > MOST) return -1;
-        if ((int64_t)z[0] * z[1] * z[3] > MOST || z[2] < 1) return -1;
-        if ((int64_t)z[0] * z[1] * z[3] * z[2] > MOST) return -1;
-        sizes[0] = (int64_t)z[0] * z[1] * z[2];
-        sizes[1] = (int64_t)z[0] * z[2] * z[3];
-        *out = (int64_t)z[0] * z[1] * z[3];
-        break;
-    case TOP_K: /* outer, values, how many; all values come before all places */
-        if (z[2] < 1 || z[2] > z[1] || (int64_t)z[1] * z[2] > MOST) return -1;
-        sizes[0] = (int64_t)z[0] * z[1];
-        *out = 2 * (int64_t)z[0] * z[2];
-        break;
-    default: return -1;
-    }
-    for (int i = 0; i < 3; i++)
-        if (sizes[i] > MOST) return -1;
-    return *out > MOST ? -1 : sizes[which];
-}
-
-/* What is wrong with a step; NULL when nothing is. Notes how much scratch memory it takes. */
-static const char *fault(Plan *p, const Step *s) {
-    static const int kinds[OPERATIONS] = {UNARIES, BINARIES, 1, REDUCTIONS, 1, 1, 1, 2, 4};
-    if (s->operation < 0 || s->operation >= OPERATIONS) return "an operation is unknown";
-    if (s->kind < 0 || s->kind >= kinds[s->operation]) return "a kind of an operation is unknown";
-    int64_t out = 0, together = 0;
-    for (int i = 0; i < 3; i++) {
-        int64_t size = operand_size(s, i, &out), place = s->place[i];
-        if (size < 0) return "sizes are out of range";
-        if (s->operation == GEMM && i) continue;
-        if (!size) continue;
-        if (place < 0) return "an operand's place is negative";
-        if (s->form[i] == FULL ? place + size > p->places : s->form[i] == REPEATED ? place >= p->places
-            : s->form[i] != TABLE || place + size > p->n_tables)
-            return "an operand lies outside";
-        if (s->form[i] == REPEATED && s->operation > WHERE && size > 1) return "an operand repeats where it cannot";
-        if (s->form[i] == TABLE) together += size;
-    }
-    if (s->out < p->constants || s->out + out > p->places) return "a result lies outside";
-    if (s->operation == GEMM) {
-        int64_t weights = (int64_t)s->size[1] * s->size[2];
-        if (s->place[1] < 0 || s->place[1] + weights > p->n_weights) return "weights lie outside";
-        if (s->size[3] && (s->place[2] < 0 || (int64_t)s->place[2] + s->size[2] > p->n_weights))
-            return "a bias lies outside";
-        if ((int64_t)s->size[1] + s->size[2] > p->n_narrow) p->n_narrow = (int64_t)s->size[1] + s->size[2];
-    }
-    if (together > p->n_scratch) p->n_scratch = together;
-    return NULL;
-}
-
-static void perform(const Plan *p, const Step *s) {
-    const double *operand[3];
-    int stride[3];
-    int64_t out_size = 0;
-    double *scratch = p->scratch, *out = p->arena + s->out;
-    for (int i = 0; i < 3; i++) {
-        int64_t size = s->operation == GEMM && i ? 0 : operand_size(s, i, &out_size);
-        operand[i] = p->arena;
-        stride[i] = s->form[i] != REPEATED;
-        if (!size) continue;
-        if (s->form[i] != TABLE) {
-            operand[i] = p->arena + s->place[i];
-            continue;
-        }
-        const int32_t *table = p->tables + s->place[i];
-        for (int64_t j = 0; j < size; j++) scratch[j] = p->arena[table[j]];
-        operand[i] = scratch;
-        scratch += size;
-    }
-    const double *a = operand[0], *b = operand[1], *c = operand[2];
-    const int32_t *z = s->size;
-    switch (s->operation) {
-    case UNARY: unary(s->kind, z[0], a, stride[0], out); break;
-    case BINARY: binary(s->kind, z[0], a, stride[0], b, stride[1], out); break;
-    case WHERE:
-        for (int64_t i = 0; i < z[0]; i++) out[i] = a[i * stride[0]] != 0 ? b[i * stride[1]] : c[i * stride[2]];
-        break;
-    case REDUCE:
-        for (int64_t i = 0; i < z[0]; i++) out[i] = reduced(s->kind, z[1], a + i * z[1]);
-        break;
-    case SOFTMAX:
-        for (int64_t i = 0; i < z[0]; i++) {
-            const double *row = a + i * z[1];
-            double most = extreme(z[1], row), sum = 0;
-            for (int64_t j = 0; j < z[1]; j++) sum += out[i * z[1] + j] = exp(row[j] - most);
-            for (int64_t j = 0; j < z[1]; j++) out[i * z[1] + j] /= sum;
-        }
-        break;
-    case PRODUCT:
-        for (int64_t m = 0; m < z[0]; m++)
-            for (int64_t i = 0; i < z[1]; i++) {
-                const double *row = a + (m * z[1] + i) * z[2], *columns = b + m * z[2] * z[3];
-                double *sums = out + (m * z[1] + i) * z[3];
-                for (int64_t j = 0; j < z[3]; j++) sums[j] = 0;
-                for (int64_t k = 0; k < z[2]; k++)
-                    for (int64_t j = 0; j < z[3]; j++) sums[j] += row[k] * columns[k * z[3] + j];
-            }
-        break;
-    case GEMM: {
-        float *x = p->narrow, *y = p->narrow + z[1];
-        const float *bias = z[3] ? p->weights + s->place[2] : NULL;
-        for (int64_t m = 0; m < z[0]; m++) {
-            for (int64_t k = 0; k < z[1]; k++) x[k] = (float)a[m * z[1] + k];
-            multiply(z[1], z[2], x, p->weights + s->place[1], bias, y);
-            for (int64_t n = 0; n < z[2]; n++) out[m * z[2] + n] = y[n];
-        }
-        break;
-    }
-    case TOP_K:
-        for (int64_t i = 0; i < z[0]; i++)
-            top_k(z[1], z[2], s->kind, a + i * z[1], out + i * z[2], out + (z[0] + i) * z[2]);
-        break;
-    case CUMULATE: /* kind: 1 exclusive, 2 from the end */
-        for (int64_t i = 0; i < z[0]; i++) {
-            double sum = 0;
-            for (int64_t j = 0; j < z[1]; j++) {
-                int64_t at = i * z[1] + (s->kind & 2 ? z[1] - 1 - j : j);
-                double x = a[at];
-                out[at] = s->kind & 1 ? sum : sum + x;
-                sum += x;
-            }
-        }
-        break;
-    }
-    if (s->rounds)
-        for (int64_t i = 0; i < out_size; i++) out[i] = (float)out[i];
-}
+#include "evaluation.h"
 
 /* A copy of a bytes object's values, of so many bytes each; NULL with an exception set. */
 static void *copied(PyObject *bytes, Py_ssize_t each, Py_ssize_t *count) {
@@ -213,7 +34,7 @@ static void *copied(PyObject *bytes, Py_ssize_t each, Py_ssize_t *count) {
 
 static void plan_dealloc(Plan *p) {
     PyTypeObject *type = Py_TYPE((PyObject *)p);
-    PyMem_Free(p->arena);
+    PyMem_Free(p->arenas);
     PyMem_Free(p->scratch);
     PyMem_Free(p->weights);
     PyMem_Free(p->narrow);
@@ -221,6 +42,7 @@ static void plan_dealloc(Plan *p) {
     PyMem_Free(p->inputs);
     PyMem_Free(p->outputs);
     PyMem_Free(p->steps);
+    PyMem_Free(p->sizes);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(p);
     Py_DECREF(type);
@@ -230,10 +52,12 @@ static int plan_filled(Plan *p, PyObject *constants, PyObject *weights, PyObject
                        PyObject *inputs, PyObject *outputs) {
     double *first = copied(constants, sizeof(double), &p->constants);
     if (!first) return -1;
-    p->arena = PyMem_Calloc((size_t)p->places + 1, sizeof(double));
-    if (p->arena && p->constants <= p->places) memcpy(p->arena, first, (size_t)p->constants * sizeof(double));
+    p->abreast = p->places > MOST_ABREAST ? 1 : ABREAST;
+    p->arenas = PyMem_Calloc((size_t)(p->places * p->abreast) + 1, sizeof(double));
+    for (Py_ssize_t i = 0; p->arenas && p->constants <= p->places && i < p->abreast; i++)
+        memcpy(p->arenas + i * p->places, first, (size_t)p->constants * sizeof(double));
     PyMem_Free(first);
-    if (!p->arena) return PyErr_NoMemory(), -1;
+    if (!p->arenas) return PyErr_NoMemory(), -1;
     Py_ssize_t n_inputs = 0;
     if (!(p->weights = copied(weights, sizeof(float), &p->n_weights))) return -1;
     if (!(p->tables = copied(tables, sizeof(int32_t), &p->n_tables))) return -1;
@@ -250,7 +74,8 @@ static int plan_filled(Plan *p, PyObject *constants, PyObject *weights, PyObject
         int64_t place = p->inputs[3 * i], width = p->inputs[3 * i + 1];
         if (place < p->constants || width < 1 || place + width > p->places) problem = "an input lies outside";
     }
-    for (Py_ssize_t i = 0; !problem && i < p->n_steps; i++) problem = fault(p, &p->steps[i]);
+    if (!(p->sizes = PyMem_Calloc((size_t)p->n_steps + 1, sizeof(Sizes)))) return PyErr_NoMemory(), -1;
+    for (Py_ssize_t i = 0; !problem && i < p->n_steps; i++) problem = fault(p, &p->steps[i], &p->sizes[i]);
     if (problem) return PyErr_Format(PyExc_ValueError, "a plan cannot be run: %s", problem), -1;
     p->scratch = PyMem_Calloc((size_t)p->n_scratch + 1, sizeof(double));
     p->narrow = PyMem_Calloc((size_t)p->n_narrow + 1, sizeof(float));
@@ -268,10 +93,15 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *keywords
         PyErr_SetString(PyExc_ValueError, "a plan's arena has a wrong size");
         return NULL;
     }
+    if (!fuses()) {
+        PyErr_SetString(PyExc_ValueError, "the processor has no fused multiply-add");
+        return NULL;
+    }
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     Plan *p = (Plan *)allocate(type, 0); /* zeroed */
     if (!p) return NULL;
     p->places = places;
+    p->multiply = multiply_here();
     if (plan_filled(p, constants, weights, tables, steps, inputs, outputs) < 0) {
         Py_DECREF(p);
         return NULL;
@@ -279,30 +109,26 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     return (PyObject *)p;
 }
 
-/* Evaluate rows; 0 where a value or a score is not finite and ONNX Runtime has to say what that means. */
-static int evaluated(Plan *p, Py_ssize_t rows, Py_buffer *buffers) {
-    float *scores = buffers[p->n_inputs].buf;
-    int finite = 1;
-    for (Py_ssize_t row = 0; row < rows; row++) {
-        for (Py_ssize_t i = 0; i < p->n_inputs; i++) {
-            int32_t width = p->inputs[3 * i + 1], masked = p->inputs[3 * i + 2], strange = 0;
-            const float *values = (const float *)buffers[i].buf + (int64_t)row * width;
-            double *to = p->arena + p->inputs[3 * i];
-            for (int32_t j = 0; j < width; j++) {
-                float x = values[j];
-                strange |= !(fabsf(x) < INFINITY) && !(masked && x == -INFINITY);
-                to[j] = x;
-            }
-            if (strange) return 0;
-        }
-        for (Py_ssize_t i = 0; i < p->n_steps; i++) perform(p, &p->steps[i]);
-        for (Py_ssize_t i = 0; i < p->n_outputs; i++) {
-            float score = (float)p->arena[p->outputs[i]];
-            finite &= fabsf(score) < INFINITY;
-            scores[(int64_t)row * p->n_outputs + i] = score;
-        }
+/* Room for where the values of each row's inputs begin, which whoever asks has to free; NULL with an exception set. */
+static const char **places_of(const Plan *p, Py_ssize_t rows) {
+    if (rows < 0 || rows > MOST_ROWS) {
+        PyErr_SetString(PyExc_ValueError, "a plan evaluates so many rows at most");
+        return NULL;
     }
-    return finite;
+    const char **from = PyMem_Calloc((size_t)(rows * p->n_inputs) + 1, sizeof(char *));
+    if (!from) PyErr_NoMemory();
+    return from;
+}
+
+/* Take the buffer of a float32 array that holds so many values; 0 with an exception set where it is none. */
+static int taken(PyObject *array, Py_buffer *buffer, int64_t values, int flags) {
+    if (PyObject_GetBuffer(array, buffer, flags | PyBUF_FORMAT) < 0) return 0;
+    if (buffer->len == values * 4 && buffer->format && !strcmp(buffer->format, "f") &&
+        (uintptr_t)buffer->buf % sizeof(float) == 0)
+        return 1;
+    PyErr_Format(PyExc_ValueError, "a buffer has no %lld float32 values", (long long)values);
+    PyBuffer_Release(buffer);
+    return 0;
 }
 
 PyDoc_STRVAR(run_doc, "run(rows, inputs, scores)\n--\n\n"
@@ -312,34 +138,86 @@ PyDoc_STRVAR(run_doc, "run(rows, inputs, scores)\n--\n\n"
 static PyObject *plan_run(Plan *p, PyObject *args) {
     Py_ssize_t rows, held = 0;
     PyObject *inputs, *scores;
-    Py_buffer buffers[65];
+    Py_buffer buffers[64], written;
     if (!PyArg_ParseTuple(args, "nO!O", &rows, &PyTuple_Type, &inputs, &scores)) return NULL;
-    if (PyTuple_Size(inputs) != p->n_inputs || rows < 0 || rows > MOST) {
+    if (PyTuple_Size(inputs) != p->n_inputs) {
         PyErr_SetString(PyExc_ValueError, "a plan takes one buffer for each of its inputs");
         return NULL;
     }
+    const char **from = places_of(p, rows);
+    if (!from) return NULL;
     int done = -1;
-    for (; held <= p->n_inputs; held++) {
-        int last = held == p->n_inputs;
-        PyObject *from = last ? scores : PyTuple_GetItem(inputs, held);
-        if (PyObject_GetBuffer(from, &buffers[held], last ? PyBUF_CONTIG | PyBUF_FORMAT : PyBUF_CONTIG_RO | PyBUF_FORMAT) < 0) goto end;
-        int64_t width = last ? p->n_outputs : p->inputs[3 * held + 1];
-        const char *format = buffers[held].format;
-        if (buffers[held].len != (int64_t)rows * width * 4 || !format || strcmp(format, "f") ||
-            (uintptr_t)buffers[held].buf % sizeof(float)) {
-            held++;
-            PyErr_Format(PyExc_ValueError, "a buffer has no float32 values for %zd rows of %lld", rows, (long long)width);
-            goto end;
-        }
+    for (; held < p->n_inputs; held++) {
+        int64_t width = p->inputs[3 * held + 1];
+        if (!taken(PyTuple_GetItem(inputs, held), &buffers[held], rows * width, PyBUF_CONTIG_RO)) goto end;
+        for (Py_ssize_t row = 0; row < rows; row++)
+            from[row * p->n_inputs + held] = (const char *)buffers[held].buf + row * width * 4;
     }
-    done = evaluated(p, rows, buffers);
+    if (!taken(scores, &written, (int64_t)rows * p->n_outputs, PyBUF_CONTIG)) goto end;
+    done = evaluated(p, rows, from, written.buf);
+    PyBuffer_Release(&written);
 end:
     while (held-- > 0) PyBuffer_Release(&buffers[held]);
+    PyMem_Free(from);
+    return done < 0 ? NULL : PyBool_FromLong(done);
+}
+
+/* Note where the values of each row's inputs begin; 0 where responses do not have that many rows of those widths. */
+static int noted(const Plan *p, Py_ssize_t rows, PyObject *responses, const Py_ssize_t *order, const char **from) {
+    Py_ssize_t at = 0, count = PyList_Size(responses);
+    for (Py_ssize_t response = 0; response < count; response++) {
+        PyObject *contents = PyList_GetItem(responses, response);
+        if (!PyList_Check(contents)) return 0;
+        Py_ssize_t here = -1, many = PyList_Size(contents);
+        for (Py_ssize_t i = 0; i < p->n_inputs; i++) {
+            PyObject *content = order[i] < many ? PyList_GetItem(contents, order[i]) : NULL;
+            if (!content || !PyBytes_Check(content)) return 0;
+            Py_ssize_t each = (Py_ssize_t)p->inputs[3 * i + 1] * 4, size = PyBytes_Size(content);
+            if (size % each || (here >= 0 && size / each != here)) return 0;
+            here = size / each;
+            if (here > rows - at) return 0;
+            const char *values = PyBytes_AsString(content);
+            for (Py_ssize_t row = 0; row < here; row++) from[(at + row) * p->n_inputs + i] = values + row * each;
+        }
+        at += here;
+    }
+    return at == rows;
+}
+
+PyDoc_STRVAR(run_contents_doc, "run_contents(rows, responses, order, scores)\n--\n\n"
+    "The same from a list of responses, each a list of bytes: float32 values of one row or more for each signal.\n"
+    "`order`: where in such a list each input is. False, too, where these are not so many rows of the inputs' widths.");
+
+static PyObject *plan_run_contents(Plan *p, PyObject *args) {
+    Py_ssize_t rows, order[64];
+    PyObject *responses, *places, *scores;
+    Py_buffer written;
+    if (!PyArg_ParseTuple(args, "nO!O!O", &rows, &PyList_Type, &responses, &PyTuple_Type, &places, &scores)) return NULL;
+    if (PyTuple_Size(places) != p->n_inputs || !p->n_inputs) {
+        PyErr_SetString(PyExc_ValueError, "a plan takes one place for each of its inputs");
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < p->n_inputs; i++) {
+        order[i] = PyLong_AsSsize_t(PyTuple_GetItem(places, i));
+        if (order[i] < 0) {
+            if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "a place is negative");
+            return NULL;
+        }
+    }
+    const char **from = places_of(p, rows);
+    if (!from) return NULL;
+    int done = -1;
+    if (taken(scores, &written, (int64_t)rows * p->n_outputs, PyBUF_CONTIG)) {
+        done = noted(p, rows, responses, order, from) && evaluated(p, rows, from, written.buf);
+        PyBuffer_Release(&written);
+    }
+    PyMem_Free(from);
     return done < 0 ? NULL : PyBool_FromLong(done);
 }
 
 static PyMethodDef plan_methods[] = {
     {"run", (PyCFunction)plan_run, METH_VARARGS, run_doc},
+    {"run_contents", (PyCFunction)plan_run_contents, METH_VARARGS, run_contents_doc},
     {NULL, NULL, 0, NULL},
 };
 

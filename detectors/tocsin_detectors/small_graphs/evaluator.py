@@ -36,7 +36,8 @@ class Evaluator:
     """Evaluates a plan for up to `most_rows` rows. Safe between threads: it holds the interpreter's lock."""
 
     def __init__(self, plan: Any, signals: Iterable[str], columns: int) -> None:
-        self._run, self._signals, self._columns = plan.run, tuple(signals), columns
+        self._run, self._run_contents = plan.run, plan.run_contents
+        self.signals, self._columns = tuple(signals), columns
         self.most_rows = MOST_ROWS
 
     def run(self, signals: Mapping[str, Float32], rows: int) -> Float32 | None:
@@ -47,10 +48,17 @@ class Evaluator:
         """
         scores: Float32 = np.empty((rows, self._columns), np.float32)
         try:
-            done = self._run(rows, tuple([signals[name] for name in self._signals]), scores)
+            done = self._run(rows, tuple([signals[name] for name in self.signals]), scores)
         except (BufferError, ValueError):
             return None
         return scores if done else None
+
+    def run_contents(self, responses: list[list[bytes]], rows: int, order: tuple[int, ...]) -> Float32 | None:
+        """The same of responses that are not stacked, each a list of signals' float32 values as bytes, of one row or
+        more; `order` says where in such a list each of `signals` is. None also where these are not so many rows.
+        """
+        scores: Float32 = np.empty((rows, self._columns), np.float32)
+        return scores if self._run_contents(rows, responses, order, scores) else None
 
 
 def evaluator(

@@ -1,12 +1,10 @@
-/* The arithmetic of steps, on doubles and on float32 rows: no Python, and no memory of its own. */
+/* The arithmetic of steps on doubles: no Python, and no memory of its own. */
 #ifndef TOCSIN_KERNELS_H
 #define TOCSIN_KERNELS_H
 #include <math.h>
 #include <stdint.h>
-#include <string.h>
 
-#define DEPTH 256 /* products are summed in blocks of so many, as MLAS does, the library of ONNX Runtime's products */
-#define TILE 64
+#include "products.h"
 
 enum unary {
     COPY, NEG, ABS, LOG, EXP, SQRT, ROUND, FLOOR, RELU, NOT, SIGMOID, TO_INTEGER, TO_BOOL, IS_INF, RECIPROCAL,
@@ -15,54 +13,17 @@ enum unary {
 enum binary { ADD, SUB, MUL, DIV, POW, MAX, MIN, LESS, LESS_EQUAL, GREATER, GREATER_EQUAL, EQUAL, AND, OR, BINARIES };
 enum reduce { SUM, MEAN, LARGEST, LEAST, SUM_SQUARE, L1, L2, LOG_SUM_EXP, ARG_MAX, ARG_MIN, REDUCTIONS };
 
-/* Products of a float32 row with a matrix, to the bit those of MLAS: fused multiply-adds in the order of the inner
- * dimension, in blocks of DEPTH whose sums are added to the bias. */
-#define MULTIPLY(K, N, x, w, bias, y)                                                                                  \
-    for (int32_t n0 = 0; n0 < N; n0 += TILE) {                                                                         \
-        int32_t wide = N - n0 < TILE ? N - n0 : TILE;                                                                  \
-        float sums[TILE];                                                                                              \
-        for (int32_t k0 = 0; k0 < K; k0 += DEPTH) {                                                                    \
-            int32_t k1 = k0 + DEPTH < K ? k0 + DEPTH : K;                                                              \
-            memset(sums, 0, sizeof sums);                                                                              \
-            if (wide == TILE) {                                                                                        \
-                for (int32_t k = k0; k < k1; k++)                                                                      \
-                    for (int32_t i = 0; i < TILE; i++)                                                                 \
-                        sums[i] = __builtin_fmaf(x[k], w[(int64_t)k * N + n0 + i], sums[i]);                           \
-            } else {                                                                                                   \
-                for (int32_t k = k0; k < k1; k++)                                                                      \
-                    for (int32_t i = 0; i < wide; i++)                                                                 \
-                        sums[i] = __builtin_fmaf(x[k], w[(int64_t)k * N + n0 + i], sums[i]);                           \
-            }                                                                                                          \
-            for (int32_t i = 0; i < wide; i++)                                                                         \
-                y[n0 + i] = k0 ? y[n0 + i] + sums[i] : bias ? bias[n0 + i] + sums[i] : sums[i];                        \
-        }                                                                                                              \
-    }
+FAST static inline double larger(double a, double b) { return a != a || a > b ? a : b; }
+FAST static inline double smaller(double a, double b) { return a != a || a < b ? a : b; }
 
-#if defined(__x86_64__)
-__attribute__((target("avx2,fma"))) static void multiply(
-    int32_t K, int32_t N, const float *x, const float *w, const float *bias, float *y) {
-    MULTIPLY(K, N, x, w, bias, y)
-}
-static int fuses(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-#elif defined(__aarch64__)
-static void multiply(int32_t K, int32_t N, const float *x, const float *w, const float *bias, float *y) {
-    MULTIPLY(K, N, x, w, bias, y)
-}
-static int fuses(void) { return 1; }
-#else
-static void multiply(int32_t K, int32_t N, const float *x, const float *w, const float *bias, float *y) {
-    MULTIPLY(K, N, x, w, bias, y)
-}
-static int fuses(void) { return 0; }
-#endif
-
-static inline double larger(double a, double b) { return a != a || a > b ? a : b; }
-static inline double smaller(double a, double b) { return a != a || a < b ? a : b; }
-
-static void unary(int kind, int64_t n, const double *a, int sa, double *out) {
+FAST static void unary(int kind, int64_t n, const double *a, int sa, double *out) {
 #define EACH(value)                                                                                                    \
-    for (int64_t i = 0; i < n; i++) {                                                                                  \
-        double x = a[i * sa];                                                                                          \
+    for (int64_t i = 0; sa && i < n; i++) {                                                                            \
+        double x = a[i];                                                                                               \
+        out[i] = value;                                                                                                \
+    }                                                                                                                  \
+    for (int64_t i = 0; !sa && i < n; i++) {                                                                           \
+        double x = a[0];                                                                                               \
         out[i] = value;                                                                                                \
     }                                                                                                                  \
     break;
@@ -75,7 +36,7 @@ static void unary(int kind, int64_t n, const double *a, int sa, double *out) {
     case SQRT: EACH(sqrt(x))
     case ROUND: EACH(rint(x))
     case FLOOR: EACH(floor(x))
-    case RELU: EACH(x > 0 || x != x ? x : 0)
+    case RELU: EACH(x <= 0 ? 0 : x)
     case NOT: EACH(x == 0)
     case SIGMOID: EACH(x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x)))
     case TO_INTEGER: EACH(trunc(x))
@@ -88,13 +49,18 @@ static void unary(int kind, int64_t n, const double *a, int sa, double *out) {
 #undef EACH
 }
 
-static void binary(int kind, int64_t n, const double *a, int sa, const double *b, int sb, double *out) {
+FAST static void binary(int kind, int64_t n, const double *a, int sa, const double *b, int sb, double *out) {
 #define EACH(value)                                                                                                    \
-    for (int64_t i = 0; i < n; i++) {                                                                                  \
+    for (int64_t i = 0; adjacent && i < n; i++) {                                                                      \
+        double x = a[i], y = b[i];                                                                                     \
+        out[i] = value;                                                                                                \
+    }                                                                                                                  \
+    for (int64_t i = 0; !adjacent && i < n; i++) {                                                                     \
         double x = a[i * sa], y = b[i * sb];                                                                           \
         out[i] = value;                                                                                                \
     }                                                                                                                  \
     break;
+    const int adjacent = sa && sb;
     switch (kind) {
     case ADD: EACH(x + y)
     case SUB: EACH(x - y)
@@ -114,13 +80,13 @@ static void binary(int kind, int64_t n, const double *a, int sa, const double *b
 #undef EACH
 }
 
-static double extreme(int64_t n, const double *a) {
+FAST static double extreme(int64_t n, const double *a) {
     double most = a[0];
     for (int64_t i = 1; i < n; i++) most = a[i] != a[i] ? a[i] : larger(most, a[i]);
     return most;
 }
 
-static double reduced(int kind, int64_t n, const double *a) {
+FAST static double reduced(int kind, int64_t n, const double *a) {
     double sum = 0, most = a[0];
     int64_t at = 0;
     switch (kind) {
@@ -157,7 +123,7 @@ static double reduced(int kind, int64_t n, const double *a) {
 }
 
 /* The `many` largest (or least) of n values and their places, the first of equal ones first. */
-static void top_k(int64_t n, int64_t many, int largest, const double *a, double *values, double *indices) {
+FAST static void top_k(int64_t n, int64_t many, int largest, const double *a, double *values, double *indices) {
     int64_t kept = 0;
     for (int64_t i = 0; i < n; i++) {
         double x = a[i];

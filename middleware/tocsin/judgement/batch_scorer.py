@@ -11,7 +11,7 @@ from tocsin.judgement.message_run import MessageRun
 from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.reporting import VerdictReporter
 from tocsin.judgement.sink import Scored, Sinks
-from tocsin.protocols.rows import Family
+from tocsin.protocols.rows import Family, Stacking
 from tocsin.unscored import Unscored
 
 
@@ -67,9 +67,9 @@ class BatchScorer:
             return
         scoring = model.scoring
         assert scoring is not None  # calls of a model without one are not read
-        signals = family.stack([raws for _, _, raws in batch])
+        stacking = Stacking(family, [raws for _, _, raws in batch], sum([rows for _, rows, _ in batch]))
         try:
-            scores = finite_scores(scoring, signals)
+            scores = finite_scores(scoring, stacking)
         except Exception as error:
             run = batch[0][0] if len(batch) == 1 else None
             if isinstance(run, MessageRun):
@@ -82,7 +82,7 @@ class BatchScorer:
                 raise
             self._reporter.pass_unscored(batch[0][0], error)
             return
-        judged = scoring.judge(scores, batch, model, signals)
+        judged = scoring.judge(scores, batch, model, stacking.signals)
         self._reporter.warn_keyless(model, judged.keyless)
         calls, late = give_verdicts(scoring, model.policy, batch, judged)
         for call, _ in late:
@@ -98,7 +98,7 @@ class BatchScorer:
                 judged.groups,
                 judged.ended,
                 judged.keyless,
-                signals,
+                stacking.signals,
                 family.shapes,
             )
             self._sinks.scored(report.without({row for _, rows in late for row in rows}) if late else report)

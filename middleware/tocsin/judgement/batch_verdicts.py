@@ -13,17 +13,21 @@ from tocsin.judgement.judge import Judgement
 from tocsin.judgement.message_run import MessageRun
 from tocsin.judgement.policy import Policy
 from tocsin.judgement.scoring import Scoring
-from tocsin.protocols.rows import Rows
+from tocsin.protocols.rows import Stacking
 from tocsin.unscored import Unscored
 from tocsin.verdict import Verdict
 
 
-def finite_scores(scoring: Scoring, signals: Rows) -> NDArray[np.float32]:
-    """The scores (n, d) of a batch, float32, from its signals, (n, width) each.
+def finite_scores(scoring: Scoring, batch: Stacking) -> NDArray[np.float32]:
+    """The scores (n, d) of a batch, float32.
 
     Raises Unscored `not_finite` where a score is NaN or infinite, or a signal that detectors would hide it in; and
     whatever the scorer raises.
     """
+    natively = scoring.run_natively(batch)
+    if natively is not None:
+        return natively
+    signals = batch.signals()
     scores = scoring.run(signals)
     masked = scoring.scorer.masked
     if _is_finite(scores) and all(

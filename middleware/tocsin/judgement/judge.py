@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -102,21 +102,21 @@ class Judge:
         scores: NDArray[np.float32],
         batch: Sequence[tuple[Call, int, Any]],
         keys_of: CallKeys,
-        signals: Mapping[str, NDArray[np.float32]],
+        signals: Callable[[], Mapping[str, NDArray[np.float32]]],
     ) -> Judgement:
         """Judge the scores (n, d) of a batch. Each element of `batch` is a call, its number of rows, and what it was
-        read from; `signals` are those of all rows, (n, width) each.
+        read from; `signals` gives those of all rows, (n, width) each.
         """
         if self.plain:
             return Judgement(*self._judge_slices(scores, None), None, None, [], None)
         if self._by_class is not None:
-            classes = self._by_class.of(signals[self._by_class.signal], is_finite=self._scores_class)
+            classes = self._by_class.of(signals()[self._by_class.signal], is_finite=self._scores_class)
             return Judgement(*self._judge_slices(scores, classes), classes, None, [], None)
         row_groups = ended = None
         groups = [keys_of.group_of(call) for call, _, _ in batch] if self._grouped and self._classes is None else []
         sessions = [keys_of.session_of(call) for call, _, _ in batch] if self.sessions is not None else []
         if self._classes is not None:
-            row_groups = self._classes.of(signals[self._classes.signal], is_finite=self._scores_class)
+            row_groups = self._classes.of(signals()[self._classes.signal], is_finite=self._scores_class)
         elif self._grouped:
             row_groups = [group for group, (_, rows, _) in zip(groups, batch, strict=True) for _ in range(rows)]
         if self.sessions is None:

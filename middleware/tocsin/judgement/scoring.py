@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tocsin.configuration.model import ModelConfig
 from tocsin.errors import ConfigError
 from tocsin.judgement.judge import Judge
+from tocsin.protocols.rows import Stacking
 from tocsin.state.opening import State
 from tocsin_calibration import Bundle, BundleError
 from tocsin_detectors import DetectorError
@@ -56,6 +57,18 @@ class Scoring:
             return self.scorer.misfit(signal, width)
         named_by = self.signals[signal]
         return "" if width == named_by else f"signal '{signal}' has width {width}, but names classes by {named_by}"
+
+    def run_natively(self, batch: Stacking) -> NDArray[np.float32] | None:
+        """The scores (n, d) of few rows, from the contents of their responses; None where the signals have to be
+        stacked, and may not be finite. Finite scores come of finite signals alone.
+        """
+        family = batch.family
+        if not family.is_float32:
+            return None
+        native = self.scorer.native(batch.rows, family.widths)
+        if native is None:
+            return None
+        return native.run_contents(batch.contents, batch.rows, family.order(native.signals))
 
     def run(self, signals: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         """The scores (n, d) of a batch, float32, from its signals, (n, width) each."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tocsin.judgement.call import Call
 from tocsin.judgement.model import GuardedModel
+from tocsin.protocols.rows import Stacking
 
 log = logging.getLogger("tocsin")
 
@@ -27,8 +28,8 @@ def by_candidates(models: Mapping[str, GuardedModel], calls: Sequence[Call]) -> 
         try:
             opened = [call.reads.open(message, call.request) for message in (*call.earlier, call.response)]
             rows, family, raws = model.shadow.read(call, opened)
-            signals = family.stack([raws])
-            judged = candidate.judge(candidate.run(signals), [(call, rows, raws)], model, signals)
+            stacking = Stacking(family, [raws], rows)
+            judged = candidate.judge(candidate.run(stacking.signals()), [(call, rows, raws)], model, stacking.signals)
         except Exception as error:
             log.debug("model %s: the shadow bundle failed: %s", model.name, error)
             yield call, FAILED

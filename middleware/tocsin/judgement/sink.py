@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -14,6 +14,8 @@ from tocsin.judgement.call import Call
 from tocsin.log_throttle import LogThrottle, and_more
 
 log = logging.getLogger("tocsin")
+
+Signals = Mapping[str, NDArray[np.float32]]
 
 
 class Scored(NamedTuple):
@@ -27,15 +29,15 @@ class Scored(NamedTuple):
     groups: Sequence[str] | None = None  # each row's, where the bundle has a promise a group
     ended: Sequence[str | None] | None = None  # severities of sessions that ended, where the promise is for sessions
     keyless: tuple[int, int] = (0, 0)  # calls that name no session, and no group, where the promise asks for one
-    signals: Mapping[str, NDArray[np.float32]] = MappingProxyType({})  # (rows of all calls, width)
+    signals: Callable[[], Signals] = dict  # gives those of all calls, (rows of all calls, width) each
     shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})  # of one row of each signal
 
     def without(self, rows: Collection[int]) -> Scored:
         """The same batch without these rows: nobody waits for the verdicts of their calls."""
-        at = list(rows)
+        at, signals = list(rows), self.signals
         return self._replace(
             scores=np.delete(self.scores, at, axis=0),
-            signals={name: np.delete(values, at, axis=0) for name, values in self.signals.items()},
+            signals=lambda: {name: np.delete(values, at, axis=0) for name, values in signals().items()},
             joint=[value for row, value in enumerate(self.joint) if row not in rows],
             groups=self.groups and [group for row, group in enumerate(self.groups) if row not in rows],
         )

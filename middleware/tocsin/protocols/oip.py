@@ -9,7 +9,6 @@ two tensors of one name, a tensor's values beside raw contents or in several typ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,8 +16,9 @@ from google.protobuf.message import DecodeError
 
 from tocsin.protocols.datatypes import DTYPES
 from tocsin.protocols.descriptors import message_class
-from tocsin.protocols.layouts import fields_with_length
 from tocsin.protocols.method import AnsweredRequest
+from tocsin.protocols.native_envelope import field_kinds, load_envelope
+from tocsin.protocols.oip_contents import contents_apart
 from tocsin.protocols.oip_layouts import SHARED_MEMORY_PARAMETER, TensorMessage, TensorSingle, layouts, require_single
 from tocsin.unscored import Unscored
 
@@ -33,14 +33,11 @@ StreamSingle = message_class("open_inference", "inference.ModelStreamInferSingle
 
 FINAL_PARAMETER: Final = "triton_final_response"  # the parameter by which Triton tells a request's last response
 
-_INFER_RESPONSE: Final = StreamResponse.DESCRIPTOR.fields_by_name["infer_response"].number
-_INFER_RESPONSE_TAG: Final = bytes([_INFER_RESPONSE << 3 | 2])
+_INFER_RESPONSE_TAG: Final = bytes([StreamResponse.DESCRIPTOR.fields_by_name["infer_response"].number << 3 | 2])
 _RAW_INPUT_CONTENTS: Final = Request.DESCRIPTOR.fields_by_name["raw_input_contents"].number
 _RAW_OUTPUT_CONTENTS: Final = Response.DESCRIPTOR.fields_by_name["raw_output_contents"].number
 
 CHEAP_MESSAGE: Final = 65_536  # bytes of a message that is cheaply written again, or parsed with all of its contents
-MOST_FIELDS: Final = 256  # of a larger one whose contents are left where they are
-RAW_FOR_DECODED: Final = 16  # bytes of raw contents that take as long as one that is decoded
 
 _TYPED: Final = {
     "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
@@ -50,6 +47,22 @@ _TYPED: Final = {
 
 
 _known_layouts = layouts.layouts
+_read_natively = load_envelope()
+_RESPONSE_KINDS: Final = field_kinds(
+    ResponseEnvelope, ("model_name", "model_version", "outputs", "raw_output_contents")
+)
+
+
+def _usual(content: bytes) -> TensorMessage | None:
+    """A ModelInferResponse of the usual form, whose layout is known; None where protobuf has to read it."""
+    if _read_natively is None or len(content) > CHEAP_MESSAGE:
+        return None
+    fields = _read_natively(content, _RESPONSE_KINDS)
+    if fields is None:
+        return None
+    model, version, outputs, raw = fields
+    layout = _known_layouts.get(tuple(outputs)) if raw else None
+    return TensorMessage(model, version, layout, raw) if layout is not None and len(raw) == layout.contents else None
 
 
 def read_response(content: bytes) -> TensorMessage:
@@ -58,7 +71,11 @@ def read_response(content: bytes) -> TensorMessage:
     """
     raw: Any = ()
     if len(content) > CHEAP_MESSAGE:
-        content, raw = _apart(content, _RAW_OUTPUT_CONTENTS)
+        content, raw = contents_apart(content, _RAW_OUTPUT_CONTENTS)
+    else:
+        usual = _usual(content)
+        if usual is not None:
+            return usual
     try:
         envelope = ResponseEnvelope.FromString(content)
     except DecodeError as error:
@@ -79,6 +96,9 @@ def read_stream_response(content: bytes) -> TensorMessage:
     a request has no more responses. Raises Unscored `undecodable`, or `shape` as a response does.
     """
     error, content = _streamed(content)
+    usual = _usual(content)
+    if usual is not None:
+        return usual
     envelope = _envelope(ResponseEnvelope, content, "response")
     raw = envelope.raw_output_contents
     layout = _known_layouts.get(tuple(envelope.outputs[:])) if raw else None
@@ -106,31 +126,12 @@ def read_request(content: bytes) -> TensorMessage:
     """A ModelInferRequest. Raises Unscored `undecodable`, or `shape` as a response does."""
     raw: Any = ()
     if len(content) > CHEAP_MESSAGE:
-        content, raw = _apart(content, _RAW_INPUT_CONTENTS)
+        content, raw = contents_apart(content, _RAW_INPUT_CONTENTS)
     envelope = _envelope(RequestEnvelope, content, "request")
     raw = raw or envelope.raw_input_contents
     if not raw:
         return _read_typed(Request, "request", "inputs", content, envelope.inputs)
     return _read_raw(envelope, Request, "request", "inputs", content, (b"", *envelope.inputs[:]), raw)
-
-
-def raw_contents(content: bytes, *, streamed: bool) -> list[tuple[int, int]]:
-    """Where the raw contents are in a response that was read, in a stream's message where it is `streamed`."""
-    start, stop = 0, len(content)
-    if streamed:
-        ((start, stop),) = fields_with_length(content, 0, stop, _INFER_RESPONSE)
-    return fields_with_length(content, start, stop, _RAW_OUTPUT_CONTENTS)
-
-
-def decoded_size(content: bytes) -> int:
-    """How many bytes of a ModelInferResponse take time when it is read: all of them, where it has no raw contents."""
-    size = len(content)
-    try:
-        places = fields_with_length(content, 0, size, _RAW_OUTPUT_CONTENTS, most=MOST_FIELDS)
-    except IndexError:  # it ends within a field
-        return size
-    raw = sum([stop - start for start, stop in places])
-    return size - raw + raw // RAW_FOR_DECODED
 
 
 def parse(kind: Any, content: bytes, side: str) -> Any:
@@ -139,49 +140,6 @@ def parse(kind: Any, content: bytes, side: str) -> Any:
         return kind.FromString(content)
     except DecodeError as error:
         raise _undecodable(side, error) from None
-
-
-class RawContents(Sequence[bytes]):
-    """The raw contents of a message, of which only those are copied that are read."""
-
-    def __init__(self, message: bytes, places: list[tuple[int, int]]) -> None:
-        self._message, self._places = message, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, at: Any) -> Any:
-        places = self._places[at]
-        if isinstance(places, tuple):
-            return self._message[places[0] : places[1]]
-        return [self._message[start:stop] for start, stop in places]
-
-
-def _apart(content: bytes, number: int) -> tuple[bytes, Sequence[bytes]]:
-    """A large message without its raw contents, which are the fields of that number (below 16), and those; where it has
-    an unusual form, all of it and none of them.
-    """
-    try:
-        places = fields_with_length(content, 0, len(content), number, most=MOST_FIELDS)
-    except IndexError:  # it ends within a field
-        return content, ()
-    if not places or places[-1][1] > len(content):
-        return content, ()
-    rest, end, tag = [], 0, number << 3 | 2
-    for start, stop in places:
-        head = start - _lead_size(stop - start)
-        if content[head] != tag:  # a longer form of the same numbers, or none that is valid
-            return content, ()
-        rest.append(content[end:head])
-        end = stop
-    return b"".join((*rest, content[end:])), RawContents(content, places)
-
-
-def _lead_size(length: int) -> int:
-    """Bytes before the contents of a field of that length: a tag of one byte, and the length in as few as it takes."""
-    if length < 1 << 14:
-        return 2 if length < 1 << 7 else 3
-    return 4 if length < 1 << 21 else 5 if length < 1 << 28 else 6
 
 
 def _undecodable(side: str, error: DecodeError) -> Unscored:

@@ -15,6 +15,7 @@ from tocsin.protocols.datatypes import item_size
 from tocsin.protocols.field_paths import text_at
 from tocsin.protocols.message_filling import filled_message, require_fields
 from tocsin.protocols.method import AnsweredRequest, Opened
+from tocsin.protocols.oip_contents import decoded_size, raw_contents
 from tocsin.protocols.oip_layouts import TensorLayout, TensorMessage
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Reading, Shapes, one_count
@@ -56,7 +57,7 @@ class InferMethod:
 
     def decoded_size(self, response: bytes) -> int:
         """Those besides its raw contents, and few of these, which are copied where they are read."""
-        return len(response) if self.streams else oip.decoded_size(response)
+        return len(response) if self.streams else decoded_size(response)
 
     def request_id(self, request: bytes) -> str:
         """The id of a request. Raises Unscored `undecodable`."""
@@ -162,7 +163,7 @@ class TensorReader:
         plan = self._plans_of_responses.get(opened.layout)
         if plan is None:
             return None
-        contents = oip.raw_contents(content, streamed=self._streams)
+        contents = raw_contents(content, streamed=self._streams)
         if len(contents) != opened.layout.contents:
             return None
         mask = bytearray(b"\xff" * len(content))

@@ -29,10 +29,21 @@ class Family:
         self.model = model
         self.signals = signals
         self.shapes = {name: shape for name, _, shape in signals}
+        self.widths = {name: prod(shape) for name, _, shape in signals}
         self._signals = [(name, datatype, prod(shape)) for name, datatype, shape in signals]
         datatypes = {datatype for _, datatype, _ in signals}
         self._datatype = datatypes.pop() if len(datatypes) == 1 else None
+        self.is_float32 = self._datatype == "FP32"
         self._width = sum(width for _, _, width in self._signals)
+        self._orders: dict[tuple[str, ...], tuple[int, ...]] = {}
+
+    def order(self, names: tuple[str, ...]) -> tuple[int, ...]:
+        """Where each of these signals is among those of the responses."""
+        order = self._orders.get(names)
+        if order is None:
+            places = {name: at for at, (name, _, _) in enumerate(self.signals)}
+            order = self._orders[names] = tuple(places[name] for name in names)
+        return order
 
     def stack(self, raws: list[list[bytes]]) -> Rows:
         """The signals of several responses, (rows of all, width), from their raw contents, a list a response."""
@@ -50,6 +61,27 @@ class Family:
             stacked[name] = np.ndarray((rows, width), np.float32, values, start)
             start += 4 * rows * width
         return stacked
+
+
+class Stacking:
+    """Responses of one family, stacked when somebody asks for their signals: few rows are scored without.
+
+    `contents` is a list of raw contents a response; `rows` is how many rows all of them have.
+    """
+
+    __slots__ = ("_stacked", "contents", "family", "rows")
+
+    def __init__(self, family: Family, contents: list[list[bytes]], rows: int) -> None:
+        self.family = family
+        self.contents = contents
+        self.rows = rows
+        self._stacked: Rows | None = None
+
+    def signals(self) -> Rows:
+        """The signals, (rows of all, width) each."""
+        if self._stacked is None:
+            self._stacked = self.family.stack(self.contents)
+        return self._stacked
 
 
 Reading = tuple[int, Family, list[bytes]]  # what a response shows: its rows, their family, each signal's contents

@@ -73,7 +73,7 @@ class SampleSink(Sink):
     def scored(self, batch: Scored) -> None:
         """Keep the rows of the batch that the sample draws."""
         model = self._models.get(batch.model)
-        if model is None or not batch.signals:
+        if model is None or not batch.shapes:
             return
         reservoir = self._sample(batch.model).reservoir
         now, first = time.time(), 0
@@ -81,7 +81,7 @@ class SampleSink(Sink):
             assert call.verdict is not None
             rows = len(call.verdict.pvalues)
             for row, number in self._drawn(reservoir, rows, model, call):
-                values = {name: signal[first + row].copy() for name, signal in batch.signals.items()}
+                values = {name: signal[first + row].copy() for name, signal in batch.signals().items()}
                 shapes = {name: _row_shape(shape, model.shapes.width(name)) for name, shape in batch.shapes.items()}
                 session, group = model.session_of(call), model.group_of(call)
                 reservoir.add(number, RecordedRow(now, call.version, call.method, session, group, values, shapes))

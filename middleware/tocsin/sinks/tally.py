@@ -160,10 +160,11 @@ class Tally:
         if start >= rows:
             return
         try:
+            of_batch = batch.signals()
             if len(self._input_names) == 1:
-                signals = batch.signals[self._input_names[0]][start:rows:STRIDE]
+                signals = of_batch[self._input_names[0]][start:rows:STRIDE]
             else:
-                signals = np.hstack([batch.signals[name][start:rows:STRIDE] for name in self._input_names])
+                signals = np.hstack([of_batch[name][start:rows:STRIDE] for name in self._input_names])
         except KeyError:
             return
         if signals.shape[1:] == self._inputs_shape:

@@ -79,6 +79,66 @@ def test_arrays_that_do_not_fit_are_refused(steps: Any, rows: int, inputs: Any, 
         steps.Plan(*PLAN).run(rows, inputs, scores)
 
 
+RESPONSES = [[signal.tobytes() for signal in SIGNALS]]
+ORDER = tuple(range(len(SIGNALS)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "responses"),
+    [
+        (2, RESPONSES),
+        (1, RESPONSES * 2),
+        (1, []),
+        (1, [[]]),
+        (1, [RESPONSES[0][:1]]),
+        (1, [tuple(RESPONSES[0])]),
+        (1, [[bytearray(content) for content in RESPONSES[0]]]),
+        (1, [[content[:-1] for content in RESPONSES[0]]]),
+        (1, [[b"" for _ in RESPONSES[0]]]),
+        (2, [[RESPONSES[0][0] * 2, *RESPONSES[0][1:]]]),
+        (1, [[content * 1000 for content in RESPONSES[0]]]),
+        (1, [None]),
+    ],
+)
+def test_contents_of_other_sizes_are_not_evaluated(steps: Any, rows: int, responses: Any) -> None:
+    scores = np.zeros((rows, 2), np.float32)
+    assert steps.Plan(*PLAN).run_contents(rows, responses, ORDER, scores) is False
+    assert not scores.any()
+
+
+@pytest.mark.parametrize(
+    ("rows", "responses", "order", "scores"),
+    [
+        (1, RESPONSES, ORDER, np.zeros((2, 2), np.float32)),
+        (1, RESPONSES, ORDER, np.zeros((1, 2), np.float64)),
+        (1, RESPONSES, ORDER[:1], np.zeros((1, 2), np.float32)),
+        (1, RESPONSES, (-1, *ORDER[1:]), np.zeros((1, 2), np.float32)),
+        (1, RESPONSES, ("x", *ORDER[1:]), np.zeros((1, 2), np.float32)),
+        (1, RESPONSES, (1 << 80, *ORDER[1:]), np.zeros((1, 2), np.float32)),
+        (-1, RESPONSES, ORDER, np.zeros((1, 2), np.float32)),
+        (1 << 40, RESPONSES, ORDER, np.zeros((1, 2), np.float32)),
+        (1, tuple(RESPONSES), ORDER, np.zeros((1, 2), np.float32)),
+    ],
+)
+def test_contents_that_make_no_sense_are_refused(
+    steps: Any, rows: int, responses: Any, order: Any, scores: Any
+) -> None:
+    with pytest.raises((ValueError, TypeError, OverflowError)):
+        steps.Plan(*PLAN).run_contents(rows, responses, order, scores)
+
+
+def test_contents_in_another_order_are_the_same_rows(steps: Any) -> None:
+    planned, random = steps.Plan(*PLAN), np.random.default_rng(4)
+    signals = [random.uniform(size=(5, signal.shape[1])).astype(np.float32) for signal in SIGNALS]
+    expected, scores = np.zeros((5, 2), np.float32), np.zeros((5, 2), np.float32)
+    assert planned.run(5, tuple(signals), expected)
+    responses = [
+        [values[start:stop].tobytes() for values in reversed(signals)] for start, stop in ((0, 1), (1, 1), (1, 5))
+    ]
+    assert planned.run_contents(5, responses, ORDER[::-1], scores)
+    np.testing.assert_array_equal(scores, expected)
+
+
 def test_what_cannot_be_written_is_no_place_for_scores(steps: Any) -> None:
     scores = np.zeros((1, 2), np.float32)
     scores.flags.writeable = False

@@ -191,9 +191,9 @@ def test_a_planned_graph_gives_what_onnx_runtime_gives(steps: Any, graph: Random
 
 
 @settings(max_examples=60)
-@given(st.integers(1, 700), st.integers(1, 140), st.booleans(), st.booleans(), st.integers(0, 1000))
+@given(st.integers(1, 700), st.integers(1, 200), st.integers(1, 9), st.booleans(), st.booleans(), st.integers(0, 1000))
 def test_float32_products_are_those_of_onnx_runtime_bit_for_bit(
-    steps: Any, inner: int, columns: int, has_bias: bool, is_transposed: bool, seed: int
+    any_steps: Any, inner: int, columns: int, together: int, has_bias: bool, is_transposed: bool, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     matrix = rng.normal(size=(columns, inner) if is_transposed else (inner, columns)).astype(np.float32)
@@ -206,5 +206,6 @@ def test_float32_products_are_those_of_onnx_runtime_bit_for_bit(
         [numpy_helper.from_array(values, name) for name, values in constants.items()],
     )  # fmt: skip
     content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
-    rows = rng.normal(size=(ROWS, inner)).astype(np.float32)
-    assert natively(steps, content, rows, columns).tobytes() == by_onnx_runtime(content, rows).tobytes()
+    rows = rng.normal(size=(9, inner)).astype(np.float32)
+    expected = by_onnx_runtime(content, rows)[:together]
+    assert natively(any_steps, content, rows[:together], columns).tobytes() == expected.tobytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from functools import partial
 from math import log
 from pathlib import Path
 
@@ -144,7 +145,7 @@ def test_signals_of_another_width_or_not_finite_are_left_out(watching: Path) -> 
     evidence = sink._series["digits"].judged.evidence
     assert evidence is not None and promise.inputs is not None
     for embedding in (np.zeros((16, 5), np.float32), np.full((16, 8), np.inf, np.float32)):
-        batch = Scored("digits", (), np.zeros((16, 2), np.float32), 0.0, signals={"embedding": embedding})
+        batch = Scored("digits", (), np.zeros((16, 2), np.float32), 0.0, signals=partial(dict, embedding=embedding))
         evidence.tally._take_inputs(batch, 16)
     assert evidence.tally.projected() == []
 
@@ -161,7 +162,7 @@ def test_what_is_taken_is_projected_as_it_came_at_whatever_times(names: tuple[st
     start = 0
     for rows in (1, 3, 20, 7, 9, 200, 1, 1, 8, 16):
         of_batch = {name: safe[name][start : start + rows].astype(np.float32) for name in names}
-        batch = Scored("m", (), np.zeros((rows, 2), np.float32), 0.0, [0.0] * rows, signals=of_batch)
+        batch = Scored("m", (), np.zeros((rows, 2), np.float32), 0.0, [0.0] * rows, signals=partial(dict, of_batch))
         tally.add(batch, rows, False, [("v", rows)])
         start += rows
     features = np.concatenate(tally.projected())
