@@ -8,7 +8,8 @@ import os
 import sys
 from typing import Any
 
-LARGE_BLOCK = 2 << 20  # bytes: larger blocks, and more than this at the end of the heap, go back once they are free
+LARGE_BLOCK = 2 << 20  # bytes: larger blocks go back once they are free,
+FREE_AT_END = 16 << 20  # and more than this at the heap's end; less would be asked for again by the next message
 TRIM_SECONDS = 60.0  # how often holes in the heap are given back
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
@@ -23,7 +24,7 @@ def return_large_blocks() -> None:
     mallopt = _function("mallopt")
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
-        mallopt(M_TRIM_THRESHOLD, LARGE_BLOCK)
+        mallopt(M_TRIM_THRESHOLD, FREE_AT_END)
 
 
 async def return_holes() -> None:

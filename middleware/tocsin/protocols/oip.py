@@ -53,14 +53,17 @@ _RESPONSE_KINDS: Final = field_kinds(
 )
 
 
-def _usual(content: bytes) -> TensorMessage | None:
-    """A ModelInferResponse of the usual form, whose layout is known; None where protobuf has to read it."""
+def _usual(content: bytes, raw: Any) -> TensorMessage | None:
+    """A ModelInferResponse of the usual form, whose layout is known; None where protobuf has to read it. `raw` are its raw
+    contents where they have been taken out.
+    """
     if _read_natively is None or len(content) > CHEAP_MESSAGE:
         return None
     fields = _read_natively(content, _RESPONSE_KINDS)
     if fields is None:
         return None
-    model, version, outputs, raw = fields
+    model, version, outputs, contents = fields
+    raw = raw or contents
     layout = _known_layouts.get(tuple(outputs)) if raw else None
     return TensorMessage(model, version, layout, raw) if layout is not None and len(raw) == layout.contents else None
 
@@ -72,10 +75,9 @@ def read_response(content: bytes) -> TensorMessage:
     raw: Any = ()
     if len(content) > CHEAP_MESSAGE:
         content, raw = contents_apart(content, _RAW_OUTPUT_CONTENTS)
-    else:
-        usual = _usual(content)
-        if usual is not None:
-            return usual
+    usual = _usual(content, raw)
+    if usual is not None:
+        return usual
     try:
         envelope = ResponseEnvelope.FromString(content)
     except DecodeError as error:
@@ -96,7 +98,7 @@ def read_stream_response(content: bytes) -> TensorMessage:
     a request has no more responses. Raises Unscored `undecodable`, or `shape` as a response does.
     """
     error, content = _streamed(content)
-    usual = _usual(content)
+    usual = _usual(content, ())
     if usual is not None:
         return usual
     envelope = _envelope(ResponseEnvelope, content, "response")
