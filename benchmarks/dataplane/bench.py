@@ -61,7 +61,7 @@ class Bench:
         self._upstream = self._answering(framed(response(self.observations, 0)))
         self._hops: list[Hop] = []
         self._most = 0.0  # requests a second that Envoy answers
-        self.telling_us: dict[str, float] = {}  # what telling adds to a response, by whether it alarms
+        self.telling_us: dict[str, dict[str, float]] = {}  # what telling adds to a response, by build, and if it alarms
         signals = ", ".join(f"{name}: response.outputs.{name}" for name in WIDTHS)
         self._unscored = f"  bench: {{signals: {{{signals}}}}}\n"
         self._scored = f"  bench: {{bundle: {self._bundle}, signals: {{{signals}}}}}\n"
@@ -151,7 +151,8 @@ class Bench:
         pair = Authority(self._work / "tls").sign("localhost")
         more = f"tls: {{certificate: {pair[0]}, key: {pair[1]}}}\n"
         hops = [
-            self._relay(f"{mode}, TLS", mode, scored=mode != "observe", more=more)
+            self._relay(f"{mode}, TLS", mode, scored=mode != "observe", more=more, compiled=compiled)
+            for compiled in kinds()
             for mode in ("observe", "annotate", "enforce")
         ]
         for hop in hops:
@@ -163,9 +164,10 @@ class Bench:
     def workers(self) -> Table:
         """One process and two, every response judged."""
         hops = []
-        for workers in (1, 2):
-            more = f"workers: {workers}\n"
-            hops.append(self._relay(f"scored annotate, {workers} workers", "annotate", scored=True, more=more))
+        for compiled in kinds():
+            for workers in (1, 2):
+                name, more = f"scored annotate, {workers} workers", f"workers: {workers}\n"
+                hops.append(self._relay(name, "annotate", scored=True, more=more, compiled=compiled))
         return self._measured(hops, {"16x16": (PATH, "16x16")})
 
     def telling(self) -> Table:
@@ -178,26 +180,34 @@ class Bench:
         with Receiver() as receiver:
             telling = f"opentelemetry: {{endpoint: '{receiver.url}', protocol: http, traces: 0.01}}\n"
             telling += f"events: {{to: [{{file: {self._work / 'alarms.jsonl'}}}]}}\n"
-            hops = []
-            for name, more in ((UNREPORTED, "page: false\n"), (REPORTED, telling)):
-                settings, counts = self._scored, name == REPORTED
-                hops.append(start_relay(name, self._work, self._port, "observe", settings, more, counts=counts))
-            self._hops += hops
+            pairs_of_build: dict[bool, list[Hop]] = {}
+            for compiled in kinds():
+                for name, more in ((UNREPORTED, "page: false\n"), (REPORTED, telling)):
+                    hop = start_relay(
+                        named(name, compiled), self._work, self._port, "observe", self._scored, more,
+                        counts=name == REPORTED, compiled=compiled,
+                    )  # fmt: skip
+                    pairs_of_build.setdefault(compiled, []).append(hop)
+                self._hops += pairs_of_build[compiled]
             alarmed = next(row for row, severity in enumerate(severities) if severity is not None)
             for kind, row in (("safe", severities.index(None)), ("alarmed", alarmed)):
                 self._answer_with(framed(response(self.observations, row)))
-                pairs: list[list[Figures]] = []
-                for number in range(TELLING_ROUNDS * self._rounds):
-                    turn = hops if number % 2 else hops[::-1]
-                    pair = {hop.name: load(hop, PATH, self._request, SHORT) for hop in turn}
-                    pairs.append([pair[UNREPORTED], pair[REPORTED]])
-                for at, name in enumerate((UNREPORTED, REPORTED)):
-                    table.setdefault(name, {})[kind] = medians([pair[at] for pair in pairs[2:]])
-                self.telling_us[kind] = statistics.median(
-                    reported.cpu_us - untold.cpu_us for untold, reported in pairs[2:]
-                )
+                for compiled, hops in pairs_of_build.items():
+                    figures = self._told(hops)
+                    for at, hop in enumerate(hops):
+                        table.setdefault(hop.name, {})[kind] = medians([pair[at] for pair in figures])
+                    build = self.telling_us.setdefault("compiled" if compiled else "plain", {})
+                    build[kind] = statistics.median(reported.cpu_us - untold.cpu_us for untold, reported in figures)
                 console.print(f"telling of what is {kind} measured")
         return table
+
+    def _told(self, hops: list[Hop]) -> list[list[Figures]]:
+        """Figures of a pair of hops, once in each order."""
+        pairs: list[list[Figures]] = []
+        for number in range(TELLING_ROUNDS * self._rounds):
+            pair = {hop.name: load(hop, PATH, self._request, SHORT) for hop in (hops if number % 2 else hops[::-1])}
+            pairs.append([pair[hop.name] for hop in hops])
+        return pairs[2:]
 
     def _some(self) -> list[Hop]:
         relays = ("observe", "scored observe", "scored annotate", "scored enforce")

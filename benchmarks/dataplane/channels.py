@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import statistics
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from typing import Any
 import grpc
 
 import tocsin
+from benchmarks.compiled import environment, kinds, named
 from benchmarks.dataplane.messages import PATH, request, response, traffic
 from tocsin.grpc_wire.deframer import PREFIX_SIZE
 from tocsin.judgement.guard import Guard
@@ -26,9 +29,23 @@ Added = dict[str, dict[str, float]]  # by kind of channel: CPU of a call (us), p
 
 
 def added(config: Path) -> Added:
-    """Calls one at a time through a channel and through a guarded one, in turn, against a server in another process."""
+    """Calls one at a time through a channel and through a guarded one, in turn, against a server in another process; in
+    a process of their own for each build.
+    """
+    every: Added = {}
     with _server() as port:
-        return {"sync": _sync(config, port), "aio": asyncio.run(_aio(config, port))}
+        for compiled in kinds():
+            command = [sys.executable, "-m", __name__, str(config), str(port)]
+            done = subprocess.run(command, env=_environment(compiled), check=True, capture_output=True, text=True)
+            every |= {named(kind, compiled): row for kind, row in json.loads(done.stdout).items()}
+    return every
+
+
+def _environment(compiled: bool) -> dict[str, str]:
+    """Of a process that imports both what is measured and this benchmark."""
+    of_build = environment(compiled)
+    paths = [*filter(None, [of_build.get("PYTHONPATH")]), str(Path.cwd())]
+    return {**of_build, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _sync(config: Path, port: int) -> dict[str, float]:
@@ -111,4 +128,8 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    if len(sys.argv) > 1:
+        config, port = Path(sys.argv[1]), int(sys.argv[2])
+        print(json.dumps({"sync": _sync(config, port), "aio": asyncio.run(_aio(config, port))}))
+    else:
+        serve()

@@ -112,8 +112,12 @@ def tls_checks(results: Table) -> list[Check]:
 
 def worker_checks(results: Table) -> list[Check]:
     """Two processes beside one."""
-    single, double = (row["16x16"].cpu_us for row in results.values())
-    return [at_most("two workers: CPU a request, of one worker's", double / single, WORKERS)]
+    outcomes = []
+    for compiled in kinds():
+        single, double = (results[named(f"scored annotate, {n} workers", compiled)]["16x16"].cpu_us for n in (1, 2))
+        name = named("two workers", compiled)
+        outcomes.append(at_most(f"{name}: CPU a request, of one worker's", double / single, WORKERS))
+    return outcomes
 
 
 def load_checks(results: Table) -> list[Check]:
@@ -121,13 +125,24 @@ def load_checks(results: Table) -> list[Check]:
     return tail_checks(results, ["scored annotate", "scored enforce"], "at the same load: ")
 
 
-def telling_checks(more: dict[str, float]) -> list[Check]:
+def telling_checks(more: dict[str, dict[str, float]]) -> list[Check]:
     """What reporting costs, by how many responses alarm; and an alarm by itself."""
-    outcomes = [
-        at_most(f"telling, {share:.0%} alarmed: CPU a response, us", told_us(more, share), TELLING)
-        for share in (0.0, ALARMED)
+    outcomes = []
+    for kind, us in more.items():
+        outcomes += [
+            at_most(f"telling, {kind}, {share:.0%} alarmed: CPU a response, us", told_us(us, share), TELLING)
+            for share in (0.0, ALARMED)
+        ]
+        outcomes.append(at_most(f"an alarm with metrics, event and span, {kind}: CPU, us", us["alarmed"], ALARM))
+    return outcomes
+
+
+def channel_checks(channels: dict[str, dict[str, float]]) -> list[Check]:
+    """What a guarded channel adds to a call, by kind of channel and build."""
+    return [
+        at_most(f"guarded {kind} channel: CPU added to a call, us", row["added"], CHANNEL)
+        for kind, row in channels.items()
     ]
-    return [*outcomes, at_most("an alarm with metrics, event and span: CPU, us", more["alarmed"], ALARM)]
 
 
 CHECKS: dict[str, Callable[[Table], list[Check]]] = {

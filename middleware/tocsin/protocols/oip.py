@@ -54,8 +54,8 @@ _RESPONSE_KINDS: Final = field_kinds(
 
 
 def _usual(content: bytes, raw: Any) -> TensorMessage | None:
-    """A ModelInferResponse of the usual form, whose layout is known; None where protobuf has to read it. `raw` are its raw
-    contents where they have been taken out.
+    """A ModelInferResponse of the usual form, whose layout is known; None where protobuf has to read it. `raw`: its raw
+    contents, where they have been taken out.
     """
     if _read_natively is None or len(content) > CHEAP_MESSAGE:
         return None
