@@ -18,9 +18,9 @@ COMPILED_TESTS := $(filter-out $(NOT_COMPILED),$(wildcard tests/calibration/test
   tests/detectors/small_graphs tests/interop tests/system/test_compiled.py $(addprefix tests/middleware/,http http_relay relay \
   $(addprefix state/test_,redis_away.py replicas.py state.py) \
   $(addprefix ext_proc/test_,attach.py behind_envoy.py exchange.py hostile.py http.py messages.py request_head.py) \
-  telemetry/test_telemetry.py workers/test_workers.py $(addprefix judgement/test_,gate.py levels_served.py \
+  telemetry/test_telemetry.py workers/test_workers.py $(addprefix judgement/test_,few_rows.py gate.py levels_served.py \
   promises_served.py verdict.py) $(addprefix inprocess/test_,inprocess.py positions.py) \
-  $(addprefix protocols/test_,choices.py layouts.py oip.py own_protocols.py protocols.py token_streams.py) \
+  $(addprefix protocols/test_,choices.py layouts.py native_envelope.py oip.py own_protocols.py protocols.py token_streams.py) \
   $(addprefix service/test_,broken_peers.py limits.py logs.py operations.py tls.py under_fire.py) \
   $(addprefix sinks/test_,native_histograms.py observability.py))
 # Tests that need nothing but what `pip install .` installs.

@@ -1,5 +1,5 @@
 """Whether the Tocsin that is installed scores a small bundle's rows without ONNX Runtime, as a compiled wheel must, and
-reads JSON by its scanner.
+has all else that is in C.
 
 python benchmarks/native_rows.py     # needs onnx and spox; ends with 1 where ONNX Runtime scores all rows
 
@@ -13,6 +13,8 @@ import sys
 import numpy as np
 
 from tocsin.protocols.http.scanner import load_scanner
+from tocsin.protocols.native_envelope import load_envelope
+from tocsin_calibration.thresholds.native_scales import load_scales
 from tocsin_detectors import Entropy, Mahalanobis, Observations, compile
 
 
@@ -24,8 +26,9 @@ def main() -> None:
     scorer.warm()  # which tries native evaluation beside ONNX Runtime
     if not scorer.native_rows:
         sys.exit("no rows are scored natively: this build is not compiled, or its evaluation of small graphs is broken")
-    if load_scanner() is None:
-        sys.exit("documents are not scanned: this build lacks a part that is in C")
+    in_c = {"scanner": load_scanner(), "envelope": load_envelope(), "scales": load_scales()}
+    if missing := [name for name, part in in_c.items() if part is None]:
+        sys.exit(f"this build lacks parts that are in C: {', '.join(missing)}")
     print(f"up to {scorer.native_rows} rows are scored natively")
 
 

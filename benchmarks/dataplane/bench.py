@@ -193,7 +193,7 @@ class Bench:
             for kind, row in (("safe", severities.index(None)), ("alarmed", alarmed)):
                 self._answer_with(framed(response(self.observations, row)))
                 for compiled, hops in pairs_of_build.items():
-                    figures = self._told(hops)
+                    figures = self._telling_figures(hops)
                     for at, hop in enumerate(hops):
                         table.setdefault(hop.name, {})[kind] = medians([pair[at] for pair in figures])
                     build = self.telling_us.setdefault("compiled" if compiled else "plain", {})
@@ -201,7 +201,7 @@ class Bench:
                 console.print(f"telling of what is {kind} measured")
         return table
 
-    def _told(self, hops: list[Hop]) -> list[list[Figures]]:
+    def _telling_figures(self, hops: list[Hop]) -> list[list[Figures]]:
         """Figures of a pair of hops, once in each order."""
         pairs: list[list[Figures]] = []
         for number in range(TELLING_ROUNDS * self._rounds):

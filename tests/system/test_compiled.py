@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 from tocsin.protocols.http.scanner import load_scanner
+from tocsin.protocols.native_envelope import load_envelope
+from tocsin_calibration.thresholds.native_scales import load_scales
 from tocsin_detectors.small_graphs.evaluator import load_steps
 
 ROOT = Path(__file__).parents[2]
@@ -31,10 +33,12 @@ def test_tests_run_on_compiled_modules_where_they_are_meant_to() -> None:
         assert str(module.__file__).endswith(".py") != meant(), module.__file__
 
 
-def test_small_graphs_and_documents_are_read_natively_where_modules_are_compiled() -> None:
+def test_what_is_in_c_is_there_where_modules_are_compiled() -> None:
     if meant():
         assert load_steps() is not None
         assert load_scanner() is not None
+        assert load_envelope() is not None
+        assert load_scales() is not None
 
 
 def test_a_build_that_leaves_every_row_to_onnx_runtime_fails_the_check_of_wheels() -> None:
