@@ -105,7 +105,7 @@ def _exporter(config: TelemetryConfig, signal: Signal) -> Any:
         from tocsin.telemetry.span_encoding import JudgedSpanEncoder
 
         if not isinstance(module.encode_spans, JudgedSpanEncoder):  # where its exporter looks for one
-            module.encode_spans = JudgedSpanEncoder(module.encode_spans)
+            module.encode_spans = JudgedSpanEncoder(module.encode_spans, serializes=protocol == "http")
     try:
         return getattr(module, _CLASSES[signal])(**how)
     except Exception as error:  # the SDK has several kinds for what the environment says

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from struct import Struct
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry.sdk.trace import ReadableSpan
 
@@ -22,22 +22,47 @@ from tocsin.verdict import reason
 
 Encoder = Callable[[Sequence[ReadableSpan]], Any]  # gives an ExportTraceServiceRequest
 
-_DOUBLE = Struct("<d")
-_FLAGS_OF_CHILD, _FLAGS_OF_ROOT = 0x300, 0x100  # opentelemetry.proto.trace.v1.SpanFlags: is a parent remote
-_SPANS = b"\x12"  # of ScopeSpans
-_KIND_AND_TIMES = Struct("<BBBQBQ")
-_FLAGS = Struct("<BBL")
-_BY_P = itemgetter(1)
+_DOUBLE: Final = Struct("<d")
+_FLAGS_OF_CHILD: Final = 0x300  # opentelemetry.proto.trace.v1.SpanFlags: is a parent remote
+_FLAGS_OF_ROOT: Final = 0x100
+_RESOURCE_SPANS: Final = b"\x0a"  # of ExportTraceServiceRequest
+_SCOPE_SPANS: Final = b"\x12"  # of ResourceSpans
+_SPANS: Final = b"\x12"  # of ScopeSpans
+_KIND_AND_TIMES: Final = Struct("<BBBQBQ")
+_FLAGS: Final = Struct("<BBL")
+_BY_P: Final = itemgetter(1)
 # Characters of a version, which a model server or a caller may choose, or of another text, that are not remembered.
-_LONG = 256
-_LENGTHS = [encoded_varint(length) for length in range(2_048)]  # of most of what is written
+_LONG: Final = 256
+_LENGTHS: Final = [encoded_varint(length) for length in range(2_048)]  # of most of what is written
+
+
+class SerializedRequest:
+    """An ExportTraceServiceRequest as its bytes, for an exporter that does nothing but send them. What else is asked of
+    it, a message of the kind of `message` answers, which has read them.
+    """
+
+    def __init__(self, content: bytes, message: Any) -> None:
+        self._content = content
+        self._message = message
+
+    def SerializeToString(self) -> bytes:
+        return self._content
+
+    SerializePartialToString = SerializeToString
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(type(self._message).FromString(self._content), name)
 
 
 class JudgedSpanEncoder:
-    """Encodes batches of spans: those of judged calls by hand, others by `encode`, which is the SDK's."""
+    """Encodes batches of spans: those of judged calls by hand, others by `encode`, which is the SDK's.
 
-    def __init__(self, encode: Encoder) -> None:
+    With `serializes`, what was written by hand is not read into a message again, which takes a third of all.
+    """
+
+    def __init__(self, encode: Encoder, *, serializes: bool = False) -> None:
         self._encode = encode
+        self._serializes = serializes
 
     def __call__(self, spans: Sequence[ReadableSpan]) -> Any:
         if not spans or not all(isinstance(span, JudgedSpan) and not span.has_events for span in spans):
@@ -49,8 +74,13 @@ class JudgedSpanEncoder:
         for span in spans[1:]:
             content = _span(span)
             parts += (_SPANS, _length(len(content)), content)
-        of_scope.MergeFromString(b"".join(parts))
-        return request
+        if not self._serializes:
+            of_scope.MergeFromString(b"".join(parts))
+            return request
+        inner = b"".join((of_scope.SerializeToString(), *parts))
+        del of_resource.scope_spans[:]
+        outer = of_resource.SerializeToString() + _with_length(_SCOPE_SPANS, inner)
+        return SerializedRequest(_with_length(_RESOURCE_SPANS, outer), request)
 
 
 def _span(span: Any) -> bytes:
@@ -164,8 +194,7 @@ def _with_length(tag: bytes, content: bytes) -> bytes:
     return tag + encoded_varint(len(content)) + content
 
 
-_REASONS = _text_field(b"\x0a", "tocsin.reasons")
-_NO_STATUS = b"\x7a\x00"
-_END_OF_CHILD, _END_OF_ROOT = (
-    _NO_STATUS + _FLAGS.pack(0x85, 0x01, flags) for flags in (_FLAGS_OF_CHILD, _FLAGS_OF_ROOT)
-)
+_REASONS: Final = _text_field(b"\x0a", "tocsin.reasons")
+_NO_STATUS: Final = b"\x7a\x00"
+_END_OF_CHILD: Final = _NO_STATUS + _FLAGS.pack(0x85, 0x01, _FLAGS_OF_CHILD)
+_END_OF_ROOT: Final = _NO_STATUS + _FLAGS.pack(0x85, 0x01, _FLAGS_OF_ROOT)

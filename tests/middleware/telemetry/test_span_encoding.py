@@ -48,7 +48,19 @@ def spans(draw: st.DrawFn) -> JudgedSpan:
 
 @given(st.lists(spans(), max_size=6))
 def test_a_batch_is_what_the_sdk_writes(batch: list[JudgedSpan]) -> None:
-    assert JudgedSpanEncoder(encode_spans)(batch) == encode_spans(batch)
+    expected = encode_spans(batch)
+    assert JudgedSpanEncoder(encode_spans)(batch) == expected
+    serialized = JudgedSpanEncoder(encode_spans, serializes=True)(batch).SerializePartialToString()
+    assert type(expected).FromString(serialized) == expected
+
+
+def test_a_serialized_request_answers_as_the_message_does() -> None:
+    batch = [JudgedSpan(RESOURCE, SCOPE, (1, 2, 0), (3, 4), "/a.B/C", {}, Verdict("m", unscored="late"), None)] * 3
+    request = JudgedSpanEncoder(encode_spans, serializes=True)(batch)
+    assert request.SerializeToString() == request.SerializePartialToString()
+    assert len(request.resource_spans[0].scope_spans[0].spans) == 3 and request.ByteSize() > 100
+    with pytest.raises(AttributeError):
+        request.nothing_like_it
 
 
 def test_versions_of_any_length_are_not_kept_in_memory() -> None:
