@@ -93,7 +93,7 @@ class Scorer:
         rows = len(next(iter(signals.values()))) if signals else 0
         if (native := self._native) is not None and rows <= MOST_ROWS:
             if self._by_width is not None:
-                native = self._by_width.of_arrays(signals)
+                native = self._by_width.of(signals)
             if native is not None and rows <= native.most_rows:
                 evaluated = native.run(signals, rows)
                 if evaluated is not None:
@@ -111,7 +111,7 @@ class Scorer:
         """What evaluates so many rows of signals of these widths natively; None where ONNX Runtime scores them."""
         native = self._native
         if native is not None and self._by_width is not None and rows <= MOST_ROWS:
-            native = self._by_width.of(widths)
+            native = self._by_width.look_up(widths)
         return native if native is not None and rows <= native.most_rows else None
 
     def run_by_onnx_runtime(self, signals: Mapping[str, Float32]) -> Float32:

@@ -39,15 +39,13 @@ class EvaluatorsByWidth:
         self._batches: dict[Widths, int] = {}
         self._is_trying = False
 
-    def of(self, widths: Mapping[str, int]) -> Evaluator | None:
-        """The evaluator of a batch by its signals' widths; None where there is none for them, yet or at all."""
-        return self._of(tuple([widths[name] for name in self._names]))
+    def look_up(self, widths: Mapping[str, int]) -> Evaluator | None:
+        """The evaluator of signals of these widths, where there is one; nothing is counted."""
+        return self._evaluators.get(tuple([widths[name] for name in self._names]))
 
-    def of_arrays(self, signals: Mapping[str, Float32]) -> Evaluator | None:
-        """The same by its signals (n, width)."""
-        return self._of(tuple([signals[name].shape[1] for name in self._names]))
-
-    def _of(self, widths: Widths) -> Evaluator | None:
+    def of(self, signals: Mapping[str, Float32]) -> Evaluator | None:
+        """The evaluator of a batch, which is counted; None where there is none for its widths, yet or at all."""
+        widths = tuple([signals[name].shape[1] for name in self._names])
         evaluator = self._evaluators.get(widths)
         if evaluator is None and not self._is_trying and len(self._evaluators) < MOST_WIDTHS:
             self._count(widths)

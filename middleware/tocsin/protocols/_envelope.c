@@ -41,8 +41,9 @@ static Py_ssize_t found(const char *at, const char *end, const char *kinds, Valu
     unsigned texts = 0;
     while (at < end) {
         unsigned char tag = (unsigned char)*at++;
+        if ((tag & 7) != 2 || tag > 127) return -1; /* a number of more than one byte has no kind */
         int number = tag >> 3, kind = kinds[number];
-        if ((tag & 7) != 2 || tag > 127 || kind == UNKNOWN || count == MOST) return -1;
+        if (kind == UNKNOWN || count == MOST) return -1;
         Py_ssize_t size = length_at(&at, end);
         if (size < 0 || size > end - at) return -1;
         if (kind == TEXT || kind == TEXT_UNREAD) {

@@ -66,7 +66,7 @@ class Family:
 class Stacking:
     """Responses of one family, stacked when somebody asks for their signals: few rows are scored without.
 
-    `contents` is a list of raw contents a response; `rows` is how many rows all of them have.
+    `contents` is a list of raw contents a response, until it is stacked; `rows` is how many rows all of them have.
     """
 
     __slots__ = ("_stacked", "contents", "family", "rows")
@@ -79,9 +79,11 @@ class Stacking:
 
     def signals(self) -> Rows:
         """The signals, (rows of all, width) each."""
-        if self._stacked is None:
-            self._stacked = self.family.stack(self.contents)
-        return self._stacked
+        stacked = self._stacked
+        if stacked is None:
+            stacked = self._stacked = self.family.stack(self.contents)
+            self.contents = []  # a batch may wait to be counted: its bytes are not kept twice
+        return stacked
 
 
 Reading = tuple[int, Family, list[bytes]]  # what a response shows: its rows, their family, each signal's contents

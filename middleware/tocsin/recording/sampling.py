@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import Metric
 from tocsin.configuration.record import RecordConfig
 from tocsin.judgement.call import Call
 from tocsin.judgement.model import GuardedModel
-from tocsin.judgement.sink import Scored, Sink
+from tocsin.judgement.sink import Scored, Signals, Sink
 from tocsin.log_throttle import LogThrottle, and_more
 from tocsin.recording.reading import require_pyarrow
 from tocsin.recording.reservoir import RecordedRow, RowReservoir
@@ -76,12 +76,14 @@ class SampleSink(Sink):
         if model is None or not batch.shapes:
             return
         reservoir = self._sample(batch.model).reservoir
+        signals: Signals | None = None  # stacked for rows that are drawn alone
         now, first = time.time(), 0
         for call in batch.calls:
             assert call.verdict is not None
             rows = len(call.verdict.pvalues)
             for row, number in self._drawn(reservoir, rows, model, call):
-                values = {name: signal[first + row].copy() for name, signal in batch.signals().items()}
+                signals = batch.signals() if signals is None else signals
+                values = {name: signal[first + row].copy() for name, signal in signals.items()}
                 shapes = {name: _row_shape(shape, model.shapes.width(name)) for name, shape in batch.shapes.items()}
                 session, group = model.session_of(call), model.group_of(call)
                 reservoir.add(number, RecordedRow(now, call.version, call.method, session, group, values, shapes))

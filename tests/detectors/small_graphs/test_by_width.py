@@ -42,12 +42,12 @@ def test_a_width_that_comes_often_is_scored_natively_and_to_the_bit(scorer: Scor
     for _ in range(OFTEN):
         np.testing.assert_array_equal(scorer.run(signals), expected)
     settled()
-    evaluator = natively.of_arrays(signals)
+    evaluator = natively.of(signals)
     assert evaluator is not None
     np.testing.assert_array_equal(evaluator.run(signals, 7), expected)
     np.testing.assert_array_equal(scorer.run(signals), expected)
     other = {"token_logprobs": np.ascontiguousarray(rows[:, :19])}
-    assert natively.of_arrays(other) is None
+    assert natively.of(other) is None
     np.testing.assert_array_equal(scorer.run(other), scorer.run_by_onnx_runtime(other))
 
 
@@ -69,7 +69,7 @@ def test_what_cannot_be_planned_is_tried_once_and_only_so_many_are() -> None:
     evaluators = EvaluatorsByWidth(make, {"a": 1}, shortest)
     for width in range(1, MOST_WIDTHS + 5):
         for _ in range(OFTEN + 2):
-            evaluator = evaluators.of({"a": width})
+            evaluator = evaluators.of({"a": np.zeros((1, width), np.float32)})
             assert (evaluator is shortest) == (width == 1)
         settled()
     assert tried == list(range(2, MOST_WIDTHS + 1))
@@ -79,5 +79,13 @@ def test_rare_widths_are_not_remembered_without_end(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(by_width, "MOST_COUNTED", 10)
     evaluators = EvaluatorsByWidth(lambda widths: object.__new__(Evaluator), {"a": 1}, object.__new__(Evaluator))
     for width in range(2, 200):
-        assert evaluators.of({"a": width}) is None
+        assert evaluators.of({"a": np.zeros((1, width), np.float32)}) is None
         assert len(evaluators._batches) <= 11
+
+
+def test_a_look_for_a_plan_counts_nothing() -> None:
+    evaluators = EvaluatorsByWidth(lambda widths: object.__new__(Evaluator), {"a": 1}, object.__new__(Evaluator))
+    assert evaluators.look_up({"a": 1}) is not None
+    for _ in range(3 * OFTEN):
+        assert evaluators.look_up({"a": 2}) is None
+    assert not evaluators._batches and not evaluators._is_trying

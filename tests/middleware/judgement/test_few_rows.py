@@ -66,6 +66,7 @@ def test_few_rows_are_scored_without_being_stacked(scoring: Scoring, sizes: list
     np.testing.assert_array_equal(scores, scoring.scorer.run_by_onnx_runtime(signals))
     assert responses._stacked is None
     np.testing.assert_array_equal(responses.signals()["embedding"], signals["embedding"])
+    assert responses.contents == []  # which are not kept twice while the batch waits to be counted
 
 
 def test_other_numbers_than_float32_are_stacked(scoring: Scoring) -> None:

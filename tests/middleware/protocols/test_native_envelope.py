@@ -76,6 +76,7 @@ def test_of_a_damaged_message_only_what_protobuf_reads_is_read(
 @example(b"\x0a\x80\x80\x80\x80\x10")
 @example(b"\x3a\x01a")  # a field that nobody knows
 @example(b"\x82\x01\x01a")
+@example(b"\xff\x01")  # a number beyond the kinds
 @example(b"\x0b\x0c")
 @example(b"\x1a\x01\xff")  # an id that is no UTF-8
 def test_of_any_bytes_only_what_protobuf_reads_is_read(envelope: Any, content: bytes) -> None:
