@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.harness.parts import score_by
 from tests.middleware.protocols.bundles import bundle_of
 from tests.middleware.protocols.vllm_streams import METHOD, chunk, guard, interleaved, judged_pieces
 
@@ -70,7 +71,7 @@ def test_choices_in_several_orders_are_averaged_over_a_question(folder: Path) ->
             noted.append(signals["choice_probs"][0])
             return run(signals)
 
-        scorer.run = noting  # type: ignore[method-assign]
+        score_by(scorer, noting)
 
     assert by.models["m"].shadow is not None
     note(by.models["m"], observed)

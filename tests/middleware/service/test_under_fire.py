@@ -19,6 +19,7 @@ from benchmarks.harness.parts import (
     INFER,
     Running,
     hold_scores,
+    score_by,
     settings,
 )
 from tests.middleware.service.faulty import ANSWER, outcome, served
@@ -51,7 +52,7 @@ def test_a_scorer_that_crashes(bundle: Path, fail: str) -> None:
     def crash(signals: Any) -> Any:
         raise RuntimeError("out of order")
 
-    guard.models["digits"].scoring.scorer.run = crash  # type: ignore[method-assign]
+    score_by(guard.models["digits"].scoring.scorer, crash)
     with served(bundle, guard, fail=fail) as relay:
         assert outcome(relay) == expected(fail)
         assert unscored(relay, "scorer_error") == 1
