@@ -29,7 +29,6 @@ HOT = """
     middleware/tocsin/protocols/http/{call_name,document,following,framing,method,parallel,place,reader,routes,tensors,unread_parts,values}.py
     middleware/tocsin/sinks/{histogram,series,tally}.py
     middleware/tocsin/state/memory.py
-    middleware/tocsin/telemetry/span_encoding.py
     middleware/tocsin/{memory,unscored,verdict,verdict_format}.py
     calibration/tocsin_calibration/promise.py
     calibration/tocsin_calibration/sessions/{rule,windows}.py

@@ -48,7 +48,8 @@ class SerializedRequest:
     def SerializeToString(self) -> bytes:
         return self._content
 
-    SerializePartialToString = SerializeToString
+    def SerializePartialToString(self) -> bytes:
+        return self._content
 
     def __getattr__(self, name: str) -> Any:
         return getattr(type(self._message).FromString(self._content), name)
