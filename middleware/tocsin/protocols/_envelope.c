@@ -10,7 +10,7 @@
 #define NUMBERS 16
 #define MOST 1024 /* values of a message */
 
-enum kind { UNKNOWN, TEXT, TEXT_UNREAD, MANY, MANY_UNREAD }; /* as in oip_envelope.py */
+enum kind { UNKNOWN, TEXT, TEXT_UNREAD, MANY, MANY_UNREAD }; /* as in native_envelope.py */
 
 typedef struct {
     const char *start;

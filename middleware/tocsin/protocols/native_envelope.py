@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import IntEnum
-from functools import cache
 from importlib import import_module
 from typing import Any, Final
 
@@ -39,7 +38,6 @@ def field_kinds(message: Any, read: Iterable[str]) -> bytes:
     return bytes(kinds)
 
 
-@cache
 def load_envelope() -> Read | None:
     """Reads a message's fields; None where Tocsin was installed without it."""
     try:
